@@ -1,0 +1,1 @@
+"""The truth: tables, sessions and typed repositories over them."""

@@ -1,0 +1,79 @@
+"""Typed base of all repositories: the only place where SQL is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.db.base import Base
+
+M = TypeVar("M", bound=Base)
+
+ADVISORY_NAMESPACE = 0x4C45  # "LE"
+LEDGER_LOCK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[M]):
+    """Some rows in order, and whether there are more."""
+
+    items: Sequence[M]
+    more: bool
+
+
+class Repository(Generic[M]):
+    """Reads and writes one table within the caller's transaction."""
+
+    model: ClassVar[type[Base]]
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(self, row: M) -> M:
+        """Insert `row` now, so that constraint violations show here."""
+        self.session.add(row)
+        self.session.flush()
+        return row
+
+    def all(self, statement: Select[M]) -> Sequence[M]:
+        """Return every row of `statement`."""
+        return self.session.scalars(statement).all()
+
+    def first(self, statement: Select[M]) -> M | None:
+        """Return the first row of `statement`, or None."""
+        return self.session.scalars(statement.limit(1)).first()
+
+    def page(
+        self,
+        statement: Select[M],
+        key: InstrumentedAttribute[str] | InstrumentedAttribute[int],
+        *,
+        after: str | int | None,
+        limit: int,
+        descending: bool = True,
+    ) -> Page[M]:
+        """Return up to `limit` rows in the order of `key`, beyond the row whose key is `after`."""
+        if after is not None:
+            statement = statement.where(key < after if descending else key > after)
+        rows = self.all(statement.order_by(key.desc() if descending else key.asc()).limit(limit + 1))
+        return Page(rows[:limit], len(rows) > limit)
+
+
+def lock_ledger(session: Session) -> None:
+    """Serialise writers of the audit chain and of the registry until the end of this transaction.
+
+    One lock for both: every registry change is audited, so two locks could only ever be taken in two orders.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(ADVISORY_NAMESPACE, LEDGER_LOCK)))
+
+
+def lock_named(session: Session, name: str) -> None:
+    """Serialise transactions that name the same thing (a 64-bit hash of `name`)."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+
+
+def try_lock_named(session: Session, name: str) -> bool:
+    """Take the lock of `lock_named` if it is free, and tell whether it was."""
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(func.hashtextextended(name, 0)))))

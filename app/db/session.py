@@ -1,0 +1,33 @@
+"""Engines and sessions. Whoever opens a session commits it; services never do."""
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.settings import Settings
+
+SessionFactory = sessionmaker[Session]
+
+
+def create_engine_from(settings: Settings, *, pool_size: int = 10) -> Engine:
+    """Return an engine for `settings.database_url`: UTC sessions, dead connections replaced, TCP keep-alives.
+
+    Args:
+        settings: where the database is.
+        pool_size: connections kept; as many again may be opened for a while.
+    """
+    return create_engine(
+        settings.database_url,
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        connect_args={
+            "options": "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=120s",
+            "connect_timeout": 10,
+            "keepalives_idle": 15,
+        },
+    )
+
+
+def session_factory(engine: Engine) -> SessionFactory:
+    """Return a factory of sessions whose objects stay readable after the commit."""
+    return sessionmaker(engine, expire_on_commit=False)

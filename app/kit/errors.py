@@ -1,0 +1,157 @@
+"""Errors that say what to do next. Every one can be answered as an RFC 9457 problem document."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from app.kit.canonical import JsonValue
+
+PROBLEM_TYPE_PREFIX = "urn:lethe:problem:"
+
+
+class ConfigurationError(Exception):
+    """The process cannot start as configured; the message names the variable to set."""
+
+
+class LetheError(Exception):
+    """An error with an HTTP status, a stable problem type, and a hint.
+
+    Args:
+        status: HTTP status code.
+        type: stable slug such as `request-not-found`; answered as `urn:lethe:problem:<slug>`.
+        title: short, the same for every occurrence.
+        detail: what happened this time; never personal data.
+        hint: what the caller can do about it.
+        extra: further members of the problem document.
+        headers: further response headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        type: str,
+        title: str,
+        detail: str = "",
+        hint: str = "",
+        *,
+        extra: Mapping[str, JsonValue] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail or title)
+        self.status = status
+        self.type = type
+        self.title = title
+        self.detail = detail or title
+        self.hint = hint
+        self.extra = dict(extra or {})
+        self.headers = dict(headers or {})
+
+    def problem(self) -> dict[str, JsonValue]:
+        """Return the members of the `application/problem+json` document (without `instance`)."""
+        return {
+            "type": PROBLEM_TYPE_PREFIX + self.type,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "hint": self.hint,
+            **self.extra,
+        }
+
+
+class Problem(LetheError):  # noqa: N818  its subclasses are named after what happened
+    """A LetheError whose status, type and title are fixed by its class, for raising and for OpenAPI."""
+
+    STATUS: ClassVar[int] = 500
+    TYPE: ClassVar[str] = "internal-error"
+    TITLE: ClassVar[str] = "Internal error"
+    HINT: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        detail: str = "",
+        hint: str = "",
+        *,
+        extra: Mapping[str, JsonValue] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            self.STATUS, self.TYPE, self.TITLE, detail, hint or self.HINT, extra=extra, headers=headers
+        )
+
+
+class InvalidInput(Problem):
+    """Something in the request cannot be accepted; `errors` lists where and why."""
+
+    STATUS = 422
+    TYPE = "invalid-input"
+    TITLE = "Invalid input"
+    HINT = "Correct the fields listed under `errors` and send the request again."
+
+
+class Unauthenticated(Problem):
+    """No key, or one that is unknown, revoked or expired."""
+
+    STATUS = 401
+    TYPE = "unauthenticated"
+    TITLE = "Authentication required"
+    HINT = "Send `Authorization: Bearer <API key>`; make a key with `lethe keys create`."
+
+    def __init__(self, detail: str = "", hint: str = "") -> None:
+        super().__init__(detail, hint, headers={"WWW-Authenticate": 'Bearer realm="lethe"'})
+
+
+class Forbidden(Problem):
+    """The key is good but lacks the scope."""
+
+    STATUS = 403
+    TYPE = "forbidden"
+    TITLE = "Not allowed with this key"
+
+
+class NotFound(Problem):
+    """Nothing with this id, or nothing this key may see."""
+
+    STATUS = 404
+    TYPE = "not-found"
+    TITLE = "Not found"
+    HINT = "Check the id; ids of other tenants are answered in the same way."
+
+
+class Conflict(Problem):
+    """The object is not in a state that allows this."""
+
+    STATUS = 409
+    TYPE = "conflict"
+    TITLE = "Not possible in the current state"
+
+
+class PayloadTooLarge(Problem):
+    """The body, or a part of it, is larger than the limit."""
+
+    STATUS = 413
+    TYPE = "payload-too-large"
+    TITLE = "Request too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The content type is not one this endpoint reads."""
+
+    STATUS = 415
+    TYPE = "unsupported-media-type"
+    TITLE = "Unsupported content type"
+
+
+class BadRequest(Problem):
+    """The body cannot be parsed at all."""
+
+    STATUS = 400
+    TYPE = "malformed-body"
+    TITLE = "Malformed request body"
+
+
+class ServiceUnavailable(Problem):
+    """Something this service depends on is not there at the moment."""
+
+    STATUS = 503
+    TYPE = "unavailable"
+    TITLE = "Temporarily unavailable"
+    HINT = "Try again in a few seconds."

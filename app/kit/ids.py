@@ -1,0 +1,15 @@
+"""Identifiers that sort by time: a readable prefix and a UUIDv7 in hex."""
+
+from typing import Literal
+
+import uuid_utils
+
+Prefix = Literal["req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr"]
+
+
+def new_id(prefix: Prefix) -> str:
+    """Return a fresh id such as `req_01a20a91610c7527afee37a6345c8f6a`.
+
+    Ids of one prefix sort in the order in which they were made (millisecond precision).
+    """
+    return f"{prefix}_{uuid_utils.uuid7().hex}"

@@ -1,0 +1,172 @@
+"""Pictures from strangers: checked before they are decoded, re-encoded before anybody else sees them."""
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image, ImageOps
+
+from app.kit.errors import PayloadTooLarge, Problem
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""Formats that are read, by their content; the name and the declared type of a file are ignored."""
+
+_DATA_URL = re.compile(r"^data:(image/[a-zA-Z0-9.+-]+)?(;[a-zA-Z0-9=.+-]+)*;base64,")
+_ACCEPTED = "Send a still PNG, JPEG, WebP, GIF or BMP picture."
+
+
+class PictureLimits(Protocol):
+    """The two limits a picture must keep; `Settings` has them."""
+
+    @property
+    def max_picture_bytes(self) -> int:
+        """Largest size of one encoded picture."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Largest width times height."""
+
+
+class PictureInvalid(Problem):
+    """The bytes are not a still picture that can be decoded whole."""
+
+    STATUS = 422
+    TYPE = "picture-invalid"
+    TITLE = "Picture cannot be used"
+    HINT = _ACCEPTED
+
+
+class PictureTooLarge(PayloadTooLarge):
+    """More bytes than the limit."""
+
+    TYPE = "picture-too-large"
+    TITLE = "Picture too large"
+
+
+class PictureTooManyPixels(PictureInvalid):
+    """More pixels than the limit, by the picture's own header."""
+
+    TYPE = "picture-too-many-pixels"
+    TITLE = "Picture has too many pixels"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A checked picture: RGB pixels, metadata dropped, and the SHA-256 of the bytes as they were sent."""
+
+    image: Image.Image
+    content_sha256: str
+
+
+def open_picture(source: bytes | str, limits: PictureLimits) -> Image.Image:
+    """Return a picture as clean RGB; see `read_picture`."""
+    return read_picture(source, limits).image
+
+
+def read_picture(source: bytes | str, limits: PictureLimits) -> Picture:
+    """Check and decode one picture.
+
+    Args:
+        source: encoded bytes, or a `data:image/...;base64,` URL.
+        limits: largest encoded size in bytes and largest number of pixels.
+
+    Returns:
+        An RGB picture with its orientation applied and without EXIF or any other metadata; transparent
+        parts become white.
+
+    Raises:
+        PictureTooLarge: 413, too many bytes.
+        PictureTooManyPixels: 422, more pixels than the limit; found out from the header, before decoding.
+        PictureInvalid: 422, empty, truncated, not a picture, animated, or not a data URL.
+    """
+    data = _from_data_url(source, limits) if isinstance(source, str) else source
+    if not data:
+        raise PictureInvalid("The picture is empty (0 bytes).")
+    if len(data) > limits.max_picture_bytes:
+        raise _too_large(len(data), limits)
+    return Picture(_decode(data, limits), hashlib.sha256(data).hexdigest())
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Return the picture as PNG, pixels alone."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def decode_own(data: bytes) -> Image.Image:
+    """Decode a picture that `encode_png` wrote."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return image.convert("RGB")
+
+
+def _from_data_url(url: str, limits: PictureLimits) -> bytes:
+    match = _DATA_URL.match(url[:200])
+    if match is None:
+        raise PictureInvalid(
+            "A picture in JSON must be a base64 data URL.",
+            "Send `data:image/png;base64,...` (addresses are never fetched) or files as multipart/form-data.",
+        )
+    payload = url[match.end() :]
+    if len(payload) * 3 // 4 > limits.max_picture_bytes + 2:
+        raise _too_large(len(payload) * 3 // 4, limits)
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PictureInvalid(
+            "The data URL is not valid base64.", "Encode the whole file as base64."
+        ) from error
+
+
+def _too_large(size: int, limits: PictureLimits) -> PictureTooLarge:
+    return PictureTooLarge(
+        f"The picture has {size:,} bytes; the limit is {limits.max_picture_bytes:,}.",
+        "Scale the picture down; 1,024 pixels on the longer side are plenty.",
+    )
+
+
+def _decode(data: bytes, limits: PictureLimits) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(limits) from error
+    except Exception as error:  # the decoders raise whatever a damaged header makes them raise
+        raise PictureInvalid(
+            "The bytes are not a picture in a known format, or its header is damaged."
+        ) from error
+    with image:
+        if image.width * image.height > limits.max_pixels:
+            raise _too_many_pixels(limits, image.size)
+        try:
+            animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+            if not animated:
+                image.load()
+                return _plain_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # as above, and OSError for truncated data
+            raise PictureInvalid(
+                "The picture is truncated or damaged.", "Export the picture again."
+            ) from error
+        raise PictureInvalid("The picture is animated.", "Send single frames as separate pictures.")
+
+
+def _too_many_pixels(limits: PictureLimits, size: tuple[int, int] | None = None) -> PictureTooManyPixels:
+    found = f"{size[0]} x {size[1]} pixels" if size else "far more pixels than allowed"
+    return PictureTooManyPixels(
+        f"The picture has {found}; the limit is {limits.max_pixels:,} in all.",
+        "Scale the picture down; 1,024 pixels on the longer side are plenty.",
+    )
+
+
+def _plain_rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    clean = image.convert("RGB")
+    clean.info.clear()
+    clean.getexif().clear()
+    return Image.frombytes("RGB", clean.size, clean.tobytes())

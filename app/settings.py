@@ -1,0 +1,129 @@
+"""One Settings object for every process, read from variables with the prefix `LETHE_`."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.kit.crypto import EvidenceCipher, decode_key
+from app.kit.errors import ConfigurationError
+
+DEVELOPMENT_SECRET_KEY = "development-only-signing-secret"  # noqa: S105  refused in production
+DEVELOPMENT_EVIDENCE_KEY = "bGV0aGUgZGV2ZWxvcG1lbnQgb25seSBldmlkZW5jZSE="
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; see docs for the meaning of each. Immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LETHE_", env_file=".env", extra="ignore", frozen=True, protected_namespaces=()
+    )
+
+    env: Literal["development", "production"] = "development"
+    model: str = "demo"
+    device: str = "auto"
+    engine: Literal["local", "vllm"] = "local"
+    database_url: str = "postgresql+psycopg://lethe:lethe@localhost:5432/lethe"
+    redis_url: str = "redis://localhost:6379/0"
+    experts_dir: Path = Path("experts")
+    retain_data: Path | None = None
+    seed: int = 0
+
+    secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET_KEY)
+    evidence_key: SecretStr = SecretStr(DEVELOPMENT_EVIDENCE_KEY)
+    evidence_keys_previous: tuple[SecretStr, ...] = ()
+
+    review_policy: Literal["auto", "manual"] = "auto"
+    recipe: str = "default"
+    min_forget_quality: float = Field(default=0.98, ge=0, le=1)
+    max_leak: float = Field(default=0.0, ge=0, le=1)
+    min_neighbour_utility: float = Field(default=0.98, ge=0)
+    min_base_identity: float = Field(default=1.0, ge=0, le=1)
+    max_gate_fpr: float = Field(default=0.01, ge=0, le=1)
+    min_gate_tpr: float = Field(default=0.98, ge=0, le=1)
+
+    max_pictures: int = Field(default=16, ge=1)
+    max_picture_bytes: int = Field(default=10 * MIB, ge=1)
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    max_text_chars: int = Field(default=20_000, ge=1)
+    max_body_bytes: int = Field(default=64 * MIB, ge=1024)
+
+    max_attempts: int = Field(default=3, ge=1)
+    lease_seconds: float = Field(default=30, gt=0)
+    replica_lease_seconds: float = Field(default=15, gt=0)
+    registry_poll_seconds: float = Field(default=1, gt=0)
+    outbox_poll_seconds: float = Field(default=0.2, gt=0)
+    sweep_seconds: float = Field(default=5, gt=0)
+    redelivery_seconds: float = Field(default=60, gt=0)
+    idempotency_hours: int = Field(default=24, ge=1)
+    response_days: int = Field(default=30, ge=1)
+
+    @field_validator("database_url")
+    @classmethod
+    def _psycopg(cls, url: str) -> str:
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+            raise ValueError("must be a postgresql:// URL")
+        return f"postgresql+psycopg://{rest}"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return url
+
+    @field_validator("evidence_key")
+    @classmethod
+    def _key(cls, key: SecretStr) -> SecretStr:
+        try:
+            decode_key(key.get_secret_value())
+        except ValueError as error:
+            raise ValueError(
+                f"must be 32 bytes in base64, but is {error}: `openssl rand -base64 32`"
+            ) from error
+        return key
+
+    @model_validator(mode="after")
+    def _no_default_secrets(self) -> Self:
+        if self.env == "production":
+            if self.secret_key.get_secret_value() == DEVELOPMENT_SECRET_KEY:
+                raise ValueError("secret_key: set LETHE_SECRET_KEY, the development default is public")
+            if len(self.secret_key.get_secret_value()) < 32:
+                raise ValueError("secret_key: LETHE_SECRET_KEY needs at least 32 characters")
+            if self.evidence_key.get_secret_value() == DEVELOPMENT_EVIDENCE_KEY:
+                raise ValueError("evidence_key: set LETHE_EVIDENCE_KEY, the development default is public")
+        return self
+
+    def evidence_cipher(self) -> EvidenceCipher:
+        """Return the cipher for evidence and subjects under the configured keys."""
+        return EvidenceCipher(
+            decode_key(self.evidence_key.get_secret_value()),
+            [decode_key(key.get_secret_value()) for key in self.evidence_keys_previous],
+        )
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings, `overrides` first, then the environment.
+
+    Raises:
+        ConfigurationError: a value is missing or unusable; the message names the variable.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # checked by pydantic, errors below
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            where = "_".join(str(part) for part in problem["loc"]).upper()
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"LETHE_{where}: {message}" if where else message)
+        raise ConfigurationError("Cannot start: " + "; ".join(lines)) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return this process's settings, read once."""
+    return load_settings()

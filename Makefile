@@ -1,0 +1,73 @@
+# Two commands matter to a newcomer: `make demo` and `make test`.
+#   make demo [EXIT=1] [ENTITY=NAME]   install, start the embedded stack, forget one entity, show before/after
+#   make test                          the whole suite, on the same embedded servers
+#   make up                            the embedded stack alone, until Ctrl-C
+#   make lint | types | imports        what CI checks besides the tests
+#   make test-docker                   builds the image, runs the compose stack, one request end to end
+#   make clean                         removes .venv, var/ and caches
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOG := $(VENV)/install.log
+# The first Python >= 3.11 that can also make virtual environments. Override: make demo PYTHON=/path/to/python3
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { command -v $$p; break; }; done)
+# Where a CPU build of torch comes from if the configured package index has none. For a GPU: install the torch
+# you want into .venv first (any 2.13.0 build is kept).
+TORCH := 2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PYTEST_ARGS ?=
+
+.PHONY: install demo up test test-docker lint format types imports check clean
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Lethe needs Python 3.11 or newer with the venv module." >&2; \
+	  echo "On Debian: apt-get install python3 python3-venv. Or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
+	  exit 1; }
+	@test -x $(BIN)/python || { echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@: > $(LOG)
+	@$(BIN)/python -c 'from importlib.metadata import version as v; raise SystemExit(v("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null \
+	|| { echo "Installing torch $(TORCH) into $(VENV) (once) ..."; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==$(TORCH)+cpu" >>$(LOG) 2>&1 \
+	  || $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==$(TORCH)" \
+	     --extra-index-url $(TORCH_INDEX) >>$(LOG) 2>&1 \
+	  || { tail -n 20 $(LOG) >&2; echo "Installing torch failed; the whole output is in $(LOG)" >&2; exit 1; }; }
+	@echo "Installing pinned dependencies into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[embedded,dev]" >>$(LOG) 2>&1 \
+	|| { tail -n 20 $(LOG) >&2; echo "Installation failed; the whole output is in $(LOG)" >&2; exit 1; }
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/lethe demo $(if $(filter-out 0,$(EXIT)),--exit) $(if $(ENTITY),--entity "$(ENTITY)")
+
+up: $(STAMP)
+	@$(BIN)/lethe up
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -m "not docker" $(PYTEST_ARGS)
+
+test-docker: $(STAMP)
+	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+
+format: $(STAMP)
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+imports: $(STAMP)
+	@$(BIN)/lint-imports
+
+check: lint types imports test
+
+clean:
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,154 @@
+"""The engine in this process: one thread owns the model, requests that wait together are answered together.
+
+The event loop never computes. A request is answered by the router that is current when its batch starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from app.lumoe.errors import ConversationTooLongError, LumoeError
+from app.lumoe.router import Router
+from app.lumoe.types import Answer, Conversation
+
+_MAX_BATCH = 16
+_MAX_WAITING = 256
+
+
+class EngineBusyError(LumoeError):
+    """More requests wait than the queue holds; try again later."""
+
+
+class EngineStoppedError(LumoeError):
+    """The engine is shutting down."""
+
+
+@dataclass(slots=True)
+class _Job:
+    conversation: Conversation
+    max_new_tokens: int
+    loop: asyncio.AbstractEventLoop
+    events: asyncio.Queue[str | Answer | Exception] = field(default_factory=asyncio.Queue)
+    cancelled: bool = False
+
+    def emit(self, event: str | Answer | Exception) -> None:
+        self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+class LocalEngine:
+    """Answers conversations with the current router; `swap` changes it between two batches."""
+
+    def __init__(self, router: Router, *, wait_seconds: float = 0.002) -> None:
+        self._router = router
+        self._wait = wait_seconds
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="lethe-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def router(self) -> Router:
+        """The router that the next batch will use."""
+        return self._router
+
+    def swap(self, router: Router) -> None:
+        """Serve `router` from the next batch on; batches that run finish on the old one."""
+        self._router = router
+
+    def close(self) -> None:
+        """Finish what is running, refuse what waits, end the thread."""
+        self._stopped = True
+        self._jobs.put(None)
+        self._thread.join(timeout=60)
+
+    async def answer(self, conversation: Conversation, *, max_new_tokens: int) -> Answer:
+        """Return the whole answer. Raises as `stream` does."""
+        async for event in self.stream(conversation, max_new_tokens=max_new_tokens):
+            if isinstance(event, Answer):
+                return event
+        raise EngineStoppedError("the engine ended without an answer")
+
+    async def stream(self, conversation: Conversation, *, max_new_tokens: int) -> AsyncIterator[str | Answer]:
+        """Yield pieces of text as the guard releases them, and at last the whole `Answer`.
+
+        Leaving the iteration cancels the row. Raises `EngineBusyError`, `EngineStoppedError`,
+        `ConversationTooLongError`.
+        """
+        if self._stopped:
+            raise EngineStoppedError("the engine is shutting down")
+        job = _Job(conversation, max_new_tokens, asyncio.get_running_loop())
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise EngineBusyError(f"{_MAX_WAITING} requests are waiting already") from None
+        try:
+            while True:
+                event = await job.events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Answer):
+                    return
+        finally:
+            job.cancelled = True
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            batch = [job, *self._collect()]
+            self._answer([waiting for waiting in batch if not waiting.cancelled])
+            if self._stopped:
+                break
+        while not self._jobs.empty():
+            waiting = self._jobs.get_nowait()
+            if waiting is not None:
+                waiting.emit(EngineStoppedError("the engine is shutting down"))
+
+    def _collect(self) -> list[_Job]:
+        """Take what waits, and what arrives within the wait bound, up to a full batch."""
+        found: list[_Job] = []
+        while len(found) < _MAX_BATCH - 1:
+            try:
+                job = self._jobs.get(timeout=self._wait)
+            except queue.Empty:
+                break
+            if job is None:
+                self._stopped = True
+                break
+            found.append(job)
+        return found
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        """Answer a batch; if it fails as a whole, row by row, so that one bad row hurts nobody else."""
+        if not jobs:
+            return
+
+        def release(row: int, text: str) -> bool:
+            jobs[row].emit(text)
+            return not jobs[row].cancelled
+
+        try:
+            answers = self._router.answer(
+                [job.conversation for job in jobs],
+                max_new_tokens=[job.max_new_tokens for job in jobs],
+                on_text=release,
+            )
+        except ConversationTooLongError as error:
+            self._answer_alone(jobs, error)
+        except Exception as error:
+            for job in jobs:
+                job.emit(error)
+        else:
+            for job, answer in zip(jobs, answers, strict=True):
+                job.emit(answer)
+
+    def _answer_alone(self, jobs: list[_Job], error: ConversationTooLongError) -> None:
+        """Lengths are checked before the first token, so no text of this batch has left yet."""
+        if len(jobs) == 1:
+            jobs[0].emit(error)
+            return
+        for job in jobs:
+            self._answer([job])

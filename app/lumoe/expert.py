@@ -1,0 +1,236 @@
+"""An expert on disk: written once, hashed file by file, renamed into place, never changed.
+
+`experts/<expert_id>/<version>/` holds what PEFT writes (`adapter_model.safetensors`, `adapter_config.json`,
+loadable by PEFT and vLLM as they are), `gate.safetensors` (the gate's tensors), `subject.bin` (names and
+facts the gate and the guard need, encrypted) and `manifest.json` (size and SHA-256 of every other file).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from app.lumoe.errors import ExpertCorruptError
+from app.lumoe.gate.record import GateRecord
+
+FORMAT = 1
+_ADAPTER = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_GATE = "gate.safetensors"
+_SUBJECT = "subject.bin"
+_MANIFEST = "manifest.json"
+_PEFT_PREFIX = "base_model.model."
+
+
+class Cipher(Protocol):
+    """Authenticated encryption with associated data, as `app.kit.crypto.EvidenceCipher` gives it."""
+
+    def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Encrypt; `aad` is authenticated with it."""
+        ...
+
+    def decrypt(self, ciphertext: bytes, aad: bytes) -> bytes:
+        """Decrypt; raises if the text or `aad` was changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertRef:
+    """Where an expert version lies: `path` is relative to the experts directory."""
+
+    expert_id: str
+    version: int
+    path: str
+    manifest_sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedExpert:
+    """An expert in memory: `adapter` maps a layer's name to (A (r, in), B (out, r)); `scale` is alpha / r."""
+
+    expert_id: str
+    version: int
+    request_id: str
+    model_fingerprint: str
+    adapter: Mapping[str, tuple[Tensor, Tensor]]
+    scale: float
+    gate: GateRecord
+
+    @property
+    def key(self) -> str:
+        """The immutable name of this version, unique over time."""
+        return f"{self.expert_id}@{self.version}"
+
+
+def write_expert(
+    root: Path,
+    *,
+    expert_id: str,
+    version: int,
+    request_id: str,
+    adapter_dir: Path,
+    gate: GateRecord,
+    model_fingerprint: str,
+    key: Cipher,
+    created_at: datetime,
+) -> ExpertRef:
+    """Write a new version beside its final place, flush it, rename it; the result is never changed again.
+
+    Raises `ExpertCorruptError` if the version is there already: a repeated attempt takes the next number.
+    """
+    final = _inside(root, f"{expert_id}/{version}")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
+    try:
+        for name in (_ADAPTER, _CONFIG):
+            shutil.copyfile(adapter_dir / name, work / name)
+        save_file(gate.tensors(), work / _GATE)
+        (work / _SUBJECT).write_bytes(key.encrypt(gate.private_json(), _aad(expert_id, version)))
+        manifest = {
+            "format": FORMAT,
+            "expert_id": expert_id,
+            "version": version,
+            "request_id": request_id,
+            "model_fingerprint": model_fingerprint,
+            "created_at": created_at.isoformat(),
+            "files": {name: _describe(work / name) for name in (_ADAPTER, _CONFIG, _GATE, _SUBJECT)},
+        }
+        (work / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        for file in work.iterdir():
+            _flush(file)
+        if final.exists():
+            raise ExpertCorruptError(
+                f"expert {expert_id} version {version} exists already; versions never change"
+            )
+        os.rename(work, final)
+        _flush(final.parent)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return describe_expert(root, f"{expert_id}/{version}")
+
+
+def describe_expert(root: Path, path: str) -> ExpertRef:
+    """Return the reference of the expert at `path` below `root`."""
+    folder = _inside(root, path)
+    raw, manifest = _read_manifest(folder)
+    size = len(raw) + sum(int(entry["bytes"]) for entry in manifest["files"].values())
+    return ExpertRef(
+        manifest["expert_id"], int(manifest["version"]), path, hashlib.sha256(raw).hexdigest(), size
+    )
+
+
+def load_expert(path: Path, cipher: Cipher, *, manifest_sha256: str | None = None) -> LoadedExpert:
+    """Read an expert, checking every file against the manifest and the manifest against its known hash.
+
+    Raises `ExpertCorruptError` for anything missing, changed, foreign or unreadable.
+    """
+    raw, manifest = _read_manifest(path)
+    if manifest_sha256 is not None and hashlib.sha256(raw).hexdigest() != manifest_sha256:
+        raise ExpertCorruptError(f"{path}: manifest.json is not the one that was published")
+    content = {name: _read_checked(path, name, entry) for name, entry in manifest["files"].items()}
+    try:
+        config = json.loads(content[_CONFIG])
+        adapter = _pair_up(load_tensors(content[_ADAPTER]))
+        aad = _aad(manifest["expert_id"], int(manifest["version"]))
+        gate = GateRecord.restore(load_tensors(content[_GATE]), cipher.decrypt(content[_SUBJECT], aad))
+        scale = float(config["lora_alpha"]) / int(config["r"])
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise ExpertCorruptError(f"{path}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a cipher of any make: the files were written with another key
+        raise ExpertCorruptError(
+            f"{path}: subject.bin cannot be decrypted; is LETHE_EVIDENCE_KEY the same?"
+        ) from error
+    return LoadedExpert(
+        expert_id=manifest["expert_id"],
+        version=int(manifest["version"]),
+        request_id=manifest["request_id"],
+        model_fingerprint=manifest["model_fingerprint"],
+        adapter=adapter,
+        scale=scale,
+        gate=gate,
+    )
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    """Read PEFT's two files: layer name -> (A, B), and the scale alpha / r."""
+    config = json.loads((folder / _CONFIG).read_text())
+    return _pair_up(load_tensors((folder / _ADAPTER).read_bytes())), float(config["lora_alpha"]) / int(
+        config["r"]
+    )
+
+
+def _pair_up(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(".lora_A.weight"):
+            layer = name.removesuffix(".lora_A.weight")
+            pairs[layer.removeprefix(_PEFT_PREFIX)] = (tensor, tensors[f"{layer}.lora_B.weight"])
+    if not pairs or 2 * len(pairs) != len(tensors):
+        raise ExpertCorruptError("the adapter is not a plain LoRA: only lora_A/lora_B pairs are served")
+    return pairs
+
+
+def _read_manifest(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        raw = (folder / _MANIFEST).read_bytes()
+        manifest: dict[str, Any] = json.loads(raw)
+    except (OSError, ValueError) as error:
+        raise ExpertCorruptError(f"{folder}: no readable manifest.json ({error})") from error
+    if manifest.get("format") != FORMAT or set(manifest.get("files", {})) != {
+        _ADAPTER,
+        _CONFIG,
+        _GATE,
+        _SUBJECT,
+    }:
+        raise ExpertCorruptError(f"{folder}: manifest.json is not of format {FORMAT}")
+    return raw, manifest
+
+
+def _read_checked(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise ExpertCorruptError(f"{folder}: {name} cannot be read ({error.strerror})") from error
+    if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise ExpertCorruptError(f"{folder}: {name} does not match the manifest; restore it from a backup")
+    return content
+
+
+def _describe(file: Path) -> dict[str, object]:
+    content = file.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _aad(expert_id: str, version: int) -> bytes:
+    return f"expert:{expert_id}:{version}".encode()
+
+
+def _inside(root: Path, path: str) -> Path:
+    """Resolve `path` below `root`; a path that leads out of it is refused."""
+    resolved = (root / path).resolve()
+    if not resolved.is_relative_to(root.resolve()):
+        raise ExpertCorruptError(f"expert path {path!r} leaves the experts directory")
+    return resolved
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,131 @@
+"""The gate: from pictures and the whole conversation to the one who answers.
+
+Strong evidence in the last turn routes. A follow-up is held by the last turn that concerned a subject, until
+a picture or a name of somebody else releases it. Weak evidence never routes: the base model answers, and the
+guard watches its answer for what it knows of the subject.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.gate.names import NameIndex
+from app.lumoe.gate.pictures import PictureIndex
+from app.lumoe.gate.record import GateRecord
+from app.lumoe.mllm import MLLM
+from app.lumoe.types import Conversation, Decision, Evidence, Strength, pictures_of
+
+_ANAPHORA = frozenset(
+    "he she it they him her them his hers its their theirs this that these those there himself "
+    "herself itself themselves one same latter former".split()
+)
+_CONTINUES = (
+    "and ",
+    "what about",
+    "how about",
+    "tell me more",
+    "go on",
+    "more",
+    "continue",
+    "also",
+    "but ",
+    "why",
+)
+_CAPITALISED = re.compile(r"(?<![.!?:]\s)(?<!^)\b[A-Z][a-z]{2,}")
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one message says: strong and weak evidence, and whether it shows a picture."""
+
+    strong: list[Evidence] = field(default_factory=list)
+    weak: list[Evidence] = field(default_factory=list)
+    shows: bool = False
+
+
+class Gate:
+    """Immutable for one registry generation; `decide` may be called from any thread."""
+
+    def __init__(self, mllm: MLLM, records: Mapping[str, GateRecord]) -> None:
+        self._mllm = mllm
+        self.records = dict(records)
+        self.names = NameIndex({key: record.aliases for key, record in self.records.items()})
+        self.pictures = PictureIndex(self.records)
+
+    def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
+        """Return who answers each conversation, with the evidence."""
+        if not self.records:
+            return [Decision() for _ in conversations]
+        turns = [[self._read(message.text, i) for i, message in enumerate(c)] for c in conversations]
+        self._look(conversations, turns)
+        return [_fuse(c, t) for c, t in zip(conversations, turns, strict=True)]
+
+    def _read(self, text: str, turn: int) -> _Turn:
+        found = _Turn()
+        for hit in self.names.find(text):
+            strength: Strength = "strong" if hit.whole and hit.edits == 0 else "weak"
+            evidence = Evidence(hit.expert_id, "name", strength, 1.0 - hit.edits / len(hit.alias), 1.0, turn)
+            (found.strong if strength == "strong" else found.weak).append(evidence)
+        return found
+
+    def _look(self, conversations: Sequence[Conversation], turns: Sequence[Sequence[_Turn]]) -> None:
+        """Add the pictures' evidence of all conversations in one pass."""
+        where: list[tuple[_Turn, int]] = []
+        for conversation, found in zip(conversations, turns, strict=True):
+            for i, message in enumerate(conversation):
+                found[i].shows = bool(message.images)
+                where += [(found[i], i)] * len(message.images)
+        for hit in self.pictures.find(self._mllm, pictures_of(conversations)):
+            turn, index = where[hit.picture]
+            record = self.records[hit.expert_id]
+            by_eye = hit.likelihood != hit.likelihood or hit.similarity >= record.picture_threshold
+            score = hit.similarity if by_eye else hit.likelihood
+            threshold = record.picture_threshold if by_eye else record.recognition_threshold
+            strong = hit.strength == "strong"
+            evidence = Evidence(
+                hit.expert_id, "picture", "strong" if strong else "weak", score, threshold, index
+            )
+            (turn.strong if strong else turn.weak).append(evidence)
+
+
+def _fuse(conversation: Conversation, turns: Sequence[_Turn]) -> Decision:
+    """Walk through the turns: who is being talked about now, who was, who might be."""
+    focus: list[Evidence] = []
+    lapsed: list[Evidence] = []
+    weak: list[Evidence] = []
+    last = len(turns) - 1
+    for i, (message, turn) in enumerate(zip(conversation, turns, strict=True)):
+        weak += turn.weak
+        if turn.strong:
+            lapsed += [e for e in focus if e not in turn.strong]
+            focus = turn.strong
+        elif (
+            turn.shows
+            or (message.role == "user" and focus and not depends_on_before(message.text))
+            or (i == last and focus and _names_somebody(message.text))
+        ):
+            lapsed, focus = lapsed + focus, []
+    if focus:
+        chosen = max(focus, key=lambda e: (e.turn, e.kind == "picture", e.score - e.threshold))
+        if chosen.turn != last:
+            held = Evidence(chosen.expert_id, "held", "strong", chosen.score, chosen.threshold, chosen.turn)
+            focus = [held, *[e for e in focus if e is not chosen]]
+        others = frozenset(e.expert_id for e in (*focus, *weak, *lapsed)) - {chosen.expert_id}
+        return Decision(chosen.expert_id, (*focus, *weak), others)
+    watched = [Evidence(e.expert_id, "held", "weak", e.score, e.threshold, e.turn) for e in lapsed]
+    return Decision(None, (*weak, *watched), frozenset(e.expert_id for e in (*weak, *watched)))
+
+
+def depends_on_before(text: str) -> bool:
+    """Whether a turn cannot be understood alone: it refers back, continues, or is a fragment."""
+    canonical = canonicalise(text).text
+    words = canonical.split()
+    return len(words) <= 3 or canonical.startswith(_CONTINUES) or not _ANAPHORA.isdisjoint(words)
+
+
+def _names_somebody(text: str) -> bool:
+    """Whether a capitalised word beyond a sentence's first suggests that somebody is named here."""
+    return _CAPITALISED.search(text) is not None

@@ -1,0 +1,501 @@
+"""A base model of any supported family: prompts, picture features, generation, likelihoods.
+
+Pictures go through the vision tower and projector once (`MLLM.encode`); the features are cached by content
+and handed to every later pass, so that gate, generation and training never pay for the tower twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaProcessor,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, UnsupportedModelError
+from app.lumoe.fingerprint import fingerprint_of
+from app.lumoe.types import Conversation, Generation, pictures_of
+
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""The language model's linear layers; the vision tower and the projector stay untouched."""
+
+_CACHED_PICTURES = 512
+_IGNORE = -100
+
+TokenSink = Callable[[int, int], bool]
+"""Called with (row, token id) for every new token; returning false ends that row."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """What the tower says of n pictures.
+
+    `tokens`: n tensors (t, hidden), as the language model reads them after the projector.
+    `pooled`: (n, d), L2-normalised, the picture as one vector, for the gate.
+    `patches`: n tensors (t, d), the tower's last layer.
+    """
+
+    tokens: tuple[Tensor, ...]
+    pooled: Tensor
+    patches: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class MLLM:
+    """A loaded multimodal LLM in evaluation mode; its weights and module tree are never changed here."""
+
+    lora_targets = LORA_TARGETS
+
+    def __init__(
+        self, model: PreTrainedModel, processor: Any, *, source: str, fingerprint: str, device: torch.device
+    ) -> None:
+        self.model: Any = model  # Any: transformers types its models' methods as attributes
+        self.network: PreTrainedModel = model
+        self.processor = processor  # Any: transformers' processors share no typed base with __call__
+        self.tokenizer = processor.tokenizer
+        self.source = source
+        self.fingerprint = fingerprint
+        self.device = device
+        self._expands_images = isinstance(processor, LlavaProcessor)
+        self._cache: OrderedDict[bytes, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
+        self._cache_lock = threading.Lock()
+        text_config = model.config.get_text_config()
+        self.max_tokens = int(getattr(text_config, "max_position_embeddings", 2048))
+        eos = model.generation_config.eos_token_id if model.generation_config is not None else None
+        eos = eos if eos is not None else self.tokenizer.eos_token_id
+        self.eos_ids = frozenset(eos if isinstance(eos, list) else [eos])
+        self._pad_id = int(
+            self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.eos_ids)
+        )
+
+    @classmethod
+    def load(cls, source: str = "demo", device: str = "auto", dtype: torch.dtype | None = None) -> MLLM:
+        """Load a model: `demo`, a directory, or a Hugging Face id. Nothing is fetched for `demo`.
+
+        `dtype` defaults to float32 on the CPU and bfloat16 on an accelerator.
+        Raises `ModelNotFoundError` naming the setting to correct.
+        """
+        where = _resolve(source)
+        target = _device(device)
+        kind = dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(where, dtype=kind)
+            processor: Any = AutoProcessor.from_pretrained(where)
+        except (OSError, ValueError, ImportError) as error:
+            raise ModelNotFoundError(source, str(error).splitlines()[0]) from error
+        model.to(device=target)  # type: ignore[call-arg]  # typed as a wrapped descriptor upstream
+        model.requires_grad_(False)  # from_pretrained leaves it in evaluation mode
+        if not any(True for _ in _targets(model)):
+            raise UnsupportedModelError(
+                f"{source}: no linear layer of its language model matches {LORA_TARGETS}"
+            )
+        return cls(model, processor, source=source, fingerprint=fingerprint_of(where, model), device=target)
+
+    # -- prompts -----------------------------------------------------------------------------------
+
+    def render(self, conversation: Conversation, answer: str | None = None) -> str:
+        """Return the chat template's text: up to the answer, or including `answer` and its end of turn."""
+        turns = [
+            {
+                "role": message.role,
+                "content": [{"type": "image"} for _ in message.images]
+                + [{"type": "text", "text": self._plain(message.text)}],
+            }
+            for message in conversation
+        ]
+        if answer is not None:
+            turns.append({"role": "assistant", "content": [{"type": "text", "text": self._plain(answer)}]})
+        text: str = self.processor.apply_chat_template(
+            turns, add_generation_prompt=answer is None, tokenize=False
+        )
+        return text
+
+    def _plain(self, text: str) -> str:
+        """Defuse control tokens that a caller wrote as text (a typed `<image>` is not a picture)."""
+        for token in self.tokenizer.all_special_tokens:
+            if token and token in text:
+                text = text.replace(token, token[0] + " " + token[1:])
+        return text
+
+    def _token_ids(self, text: str, lengths: Sequence[int]) -> list[int]:
+        """Tokenise a rendered prompt whose k-th picture takes `lengths[k]` tokens (LLaVA form)."""
+        pieces = text.split(self.processor.image_token)
+        if len(pieces) != len(lengths) + 1:
+            raise UnsupportedModelError("the chat template does not place one image token per picture")
+        text = pieces[0] + "".join(
+            self.processor.image_token * n + piece for n, piece in zip(lengths, pieces[1:], strict=True)
+        )
+        bos = self.tokenizer.bos_token
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))[
+            "input_ids"
+        ]
+        return ids
+
+    # -- pictures ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image]) -> ImageFeatures:
+        """Run pictures through tower and projector, each distinct picture once; see `ImageFeatures`."""
+        keys = [_picture_key(image) for image in images]
+        with self._cache_lock:
+            known = {key: self._cache[key] for key in set(keys) if key in self._cache}
+        fresh = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+        for start in range(0, len(fresh), 64):
+            part = list(fresh.items())[start : start + 64]
+            for (key, _), value in zip(part, self._run_tower([image for _, image in part]), strict=True):
+                known[key] = value
+        with self._cache_lock:
+            for key in keys:
+                self._cache[key] = known[key]
+                self._cache.move_to_end(key)
+            while len(self._cache) > _CACHED_PICTURES:
+                self._cache.popitem(last=False)
+        rows = [known[key] for key in keys]
+        pooled = torch.stack([row[1] for row in rows]) if rows else torch.zeros(0, 0, device=self.device)
+        return ImageFeatures(tuple(row[0] for row in rows), pooled, tuple(row[2] for row in rows))
+
+    def features(self, conversations: Sequence[Conversation]) -> ImageFeatures:
+        """Encode all pictures of `conversations`, in reading order."""
+        return self.encode(pictures_of(conversations))
+
+    def _run_tower(self, images: list[Image]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return per picture: projected tokens (t, hidden), pooled (d,) with norm 1, patches (t, d)."""
+        inputs = self.processor.image_processor(
+            [image.convert("RGB") for image in images], return_tensors="pt"
+        )
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+        if pixels.ndim == 5:  # (1, tiles, 3, h, w): families that tile; every picture by itself
+            return [self._run_tiles(image) for image in images]
+        encoded = self.model.get_image_features(pixel_values=pixels, return_dict=True)
+        hidden = encoded.last_hidden_state  # (n, [1 +] patches, d)
+        tokens = [part.clone() for part in encoded.pooler_output]
+        patches, pooled = self._pool(hidden)
+        return [(tokens[i], pooled[i].float(), patches[i]) for i in range(len(images))]
+
+    def _run_tiles(self, image: Image) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = self.processor.image_processor([image.convert("RGB")], return_tensors="pt")
+        extra = {k: v.to(self.device) for k, v in inputs.items() if k == "pixel_attention_mask"}
+        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+        encoded = self.model.get_image_features(pixel_values=pixels, return_dict=True, **extra)
+        output = encoded.pooler_output
+        tokens = output if isinstance(output, Tensor) else torch.cat(list(output))
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        hidden = encoded.last_hidden_state.reshape(-1, encoded.last_hidden_state.shape[-1])
+        return flat.clone(), nn.functional.normalize(hidden.float().mean(0), dim=-1), hidden
+
+    def _pool(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Split off the class token where the tower has one: ((n, t, d) patches, (n, d) unit vectors)."""
+        has_class_token = any(
+            name.endswith("class_embedding") for name, _ in self._tower().named_parameters()
+        )
+        patches = hidden[:, 1:] if has_class_token else hidden
+        pooled = hidden[:, 0] if has_class_token else hidden.mean(1)
+        if has_class_token:
+            norm = next((m for n, m in self._tower().named_modules() if n.endswith("post_layernorm")), None)
+            pooled = norm(pooled) if norm is not None else pooled
+        return patches, nn.functional.normalize(pooled.float(), dim=-1)
+
+    def _tower(self) -> nn.Module:
+        base = self.model.base_model
+        for name in ("vision_tower", "vision_model", "visual"):
+            tower = getattr(base, name, None)
+            if isinstance(tower, nn.Module):
+                return tower
+        raise UnsupportedModelError(f"{self.source}: no vision tower found")
+
+    # -- batches -----------------------------------------------------------------------------------
+
+    def _encode_rows(self, conversations: Sequence[Conversation], answers: Sequence[str] | None) -> _Rows:
+        """Tokenise; with `answers`, the labels mark the answer's tokens and its end of turn."""
+        if not self._expands_images:
+            return self._encode_rows_by_processor(conversations, answers)
+        features = self.features(conversations)
+        rows, labels, at = [], [], 0
+        for i, conversation in enumerate(conversations):
+            n = sum(len(message.images) for message in conversation)
+            lengths = [len(features.tokens[k]) for k in range(at, at + n)]
+            at += n
+            ids = self._token_ids(self.render(conversation), lengths)
+            if answers is None:
+                rows.append(ids)
+                continue
+            full = self._token_ids(self.render(conversation, answers[i]), lengths)
+            row, mask = self._answer_mask(ids, full)
+            rows.append(row)
+            labels.append(mask)
+        return _Rows(rows, labels or None, {"image": features.tokens} if len(features) else {}, {})
+
+    def _encode_rows_by_processor(
+        self, conversations: Sequence[Conversation], answers: Sequence[str] | None
+    ) -> _Rows:
+        """The families whose processor writes more than one repeated token per picture."""
+        rows: list[list[int]] = []
+        labels: list[list[int]] = []
+        pixel_inputs: dict[str, list[Tensor]] = {}
+        for i, conversation in enumerate(conversations):
+            images = pictures_of([conversation])
+            bos = self.tokenizer.bos_token
+            pair = []
+            for text in [self.render(conversation)] + (
+                [self.render(conversation, answers[i])] if answers else []
+            ):
+                encoded = self.processor(
+                    text=[text],
+                    images=[images] if images else None,
+                    return_tensors="pt",
+                    add_special_tokens=not (bos and text.startswith(bos)),
+                )
+                pair.append(encoded["input_ids"][0].tolist())
+            for key, value in encoded.items():
+                if key not in ("input_ids", "attention_mask"):
+                    pixel_inputs.setdefault(key, []).append(value)
+            if answers is None:
+                rows.append(pair[0])
+            else:
+                row, mask = self._answer_mask(pair[0], pair[1])
+                rows.append(row)
+                labels.append(mask)
+        extra = {k: torch.cat(v).to(self.device) for k, v in pixel_inputs.items() if k != "token_type_ids"}
+        return _Rows(rows, labels or None, {}, extra)
+
+    def _answer_mask(self, prompt: list[int], full: list[int]) -> tuple[list[int], list[int]]:
+        """Return (tokens, labels): the answer and its end token count, the rest is masked."""
+        start = next((k for k, (a, b) in enumerate(zip(prompt, full, strict=False)) if a != b), len(prompt))
+        end = next((k + 1 for k in range(start, len(full)) if full[k] in self.eos_ids), None)
+        row = full[:end] if end is not None else [*full, min(self.eos_ids)]
+        return row, [_IGNORE] * start + row[start:]
+
+    def _check_length(self, rows: Sequence[Sequence[int]], room: int) -> None:
+        longest = max((len(row) for row in rows), default=0) + room
+        if longest > self.max_tokens:
+            raise ConversationTooLongError(longest, self.max_tokens)
+
+    def count_tokens(self, conversation: Conversation) -> int:
+        """Return how many tokens the prompt of `conversation` takes, pictures included."""
+        return len(self._encode_rows([conversation], None).ids[0])
+
+    def training_batch(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> dict[str, Any]:
+        """Return right-padded `input_ids`, `attention_mask`, `labels` (b, t) and the pictures' tokens.
+
+        `labels` is -100 outside the answer and its end of turn. Feed the result to `forward`.
+        """
+        rows = self._encode_rows(conversations, answers)
+        self._check_length(rows.ids, 0)
+        width = max(len(row) for row in rows.ids)
+        assert rows.labels is not None  # noqa: S101  answers were given
+        ids = [row + [self._pad_id] * (width - len(row)) for row in rows.ids]
+        mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows.ids]
+        labels = [row + [_IGNORE] * (width - len(row)) for row in rows.labels]
+        return {
+            "input_ids": torch.tensor(ids, device=self.device),
+            "attention_mask": torch.tensor(mask, device=self.device),
+            "labels": torch.tensor(labels, device=self.device),
+            "image_tokens": rows.image_tokens.get("image", ()),
+            "extra": rows.extra,
+        }
+
+    def forward(self, batch: dict[str, Any], model: nn.Module | None = None) -> Tensor:
+        """Return logits (b, t, vocab) of a `training_batch`; `model` may be a PEFT wrapper of ours."""
+        runner = model if model is not None else self.model
+        extra = dict(batch["extra"])
+        if batch["image_tokens"]:
+            extra["mm_encoder_outputs"] = _encoded(batch["image_tokens"])
+        logits: Tensor = runner(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, **extra
+        ).logits
+        return logits
+
+    @torch.inference_mode()
+    def loglik(
+        self, conversations: Sequence[Conversation], continuations: Sequence[str], *, batch: int = 64
+    ) -> list[float]:
+        """Return, per row, the mean log-likelihood per token of the continuation given the conversation."""
+        result = [0.0] * len(conversations)
+        order = sorted(range(len(conversations)), key=lambda i: sum(len(m.text) for m in conversations[i]))
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            inputs = self.training_batch([conversations[i] for i in part], [continuations[i] for i in part])
+            logits = self.forward(inputs)[:, :-1].float()  # (b, t - 1, vocab)
+            labels = inputs["labels"][:, 1:]
+            kept = labels != _IGNORE
+            picked = logits.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+            means = (picked * kept).sum(-1) / kept.sum(-1).clamp(min=1)
+            for i, value in zip(part, means.tolist(), strict=True):
+                result[i] = value
+        return result
+
+    # -- generation --------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int = 64,
+        sink: TokenSink | None = None,
+    ) -> list[Generation]:
+        """Answer greedily, all rows in one left-padded batch, with the adapters that are active now.
+
+        `sink` sees every token as it is chosen and may end a row by returning false.
+        Raises `ConversationTooLongError`.
+        """
+        if not conversations:
+            return []
+        rows = self._encode_rows(conversations, None)
+        self._check_length(rows.ids, max_new_tokens)
+        width = max(len(row) for row in rows.ids)
+        ids = torch.tensor(
+            [[self._pad_id] * (width - len(row)) + row for row in rows.ids], device=self.device
+        )
+        mask = torch.tensor(
+            [[0] * (width - len(row)) + [1] * len(row) for row in rows.ids], device=self.device
+        )
+        extra: dict[str, Any] = dict(rows.extra)
+        if rows.image_tokens:
+            extra["mm_encoder_outputs"] = _encoded(rows.image_tokens["image"])
+        watcher = _RowWatcher(len(rows.ids), self.eos_ids, sink)
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self._pad_id,
+            streamer=watcher if sink is not None else None,
+            stopping_criteria=StoppingCriteriaList([_Cancelled(watcher)]) if sink is not None else None,
+            **extra,
+        )
+        return [
+            self._generation(output[i, width:].tolist(), len(rows.ids[i]), i in watcher.cancelled)
+            for i in range(len(rows.ids))
+        ]
+
+    def _generation(self, tokens: list[int], prompt_tokens: int, cancelled: bool) -> Generation:
+        end = next((k for k, token in enumerate(tokens) if token in self.eos_ids), None)
+        kept = tokens if end is None else tokens[:end]
+        reason: Literal["stop", "length", "cancelled"] = "stop" if end is not None else "length"
+        return Generation(self.decode(kept), tuple(kept), "cancelled" if cancelled else reason, prompt_tokens)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of `tokens` without special tokens and outer white space."""
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Tokenised rows, their labels, the pictures' projected tokens, and other model inputs."""
+
+    ids: list[list[int]]
+    labels: list[list[int]] | None
+    image_tokens: dict[str, tuple[Tensor, ...]]
+    extra: dict[str, Tensor]
+
+
+class _RowWatcher(BaseStreamer):
+    """Hands each row's new tokens to the sink until that row ends."""
+
+    def __init__(self, rows: int, eos_ids: frozenset[int], sink: TokenSink | None) -> None:
+        self._live = set(range(rows))
+        self._eos = eos_ids
+        self._sink = sink
+        self._prompt_seen = False
+        self.cancelled: set[int] = set()
+
+    def put(self, value: Tensor) -> None:
+        if not self._prompt_seen:  # generate() puts the prompt first
+            self._prompt_seen = True
+            return
+        for row, token in enumerate(value.flatten().tolist()):
+            if row not in self._live:
+                continue
+            if token in self._eos:
+                self._live.discard(row)
+            elif self._sink is not None and not self._sink(row, token):
+                self._live.discard(row)
+                self.cancelled.add(row)
+
+    def end(self) -> None:
+        self._live.clear()
+
+    def stopped(self) -> set[int]:
+        return self.cancelled
+
+
+class _Cancelled(StoppingCriteria):
+    """Ends the rows whose sink said so."""
+
+    def __init__(self, watcher: _RowWatcher) -> None:
+        self._watcher = watcher
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:  # noqa: ARG002
+        done = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        for row in self._watcher.stopped():
+            done[row] = True
+        return done
+
+
+def _encoded(tokens: Sequence[Tensor]) -> dict[str, Any]:
+    """Wrap pictures' tokens as the `mm_encoder_outputs` argument; consumed, so made afresh."""
+    output: Any = BaseModelOutputWithPooling()
+    output.pooler_output = list(tokens)
+    return {"image": output}
+
+
+def _targets(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
+    """Yield the language model's linear layers that experts may adapt, by module name."""
+    pattern = re.compile(LORA_TARGETS)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and pattern.fullmatch(name):
+            yield name, module
+
+
+def target_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """Return the language model's linear layers that experts adapt, by module name."""
+    return dict(_targets(model))
+
+
+def _picture_key(image: Image) -> bytes:
+    digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.digest()
+
+
+def _resolve(source: str) -> str:
+    if source == "demo":
+        from app.lumoe.demo import CHECKPOINT
+
+        return str(CHECKPOINT)
+    path = Path(source).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelNotFoundError(source, "the directory holds no config.json")
+        return str(path)
+    if source.startswith(("/", ".", "~")) or not source:
+        raise ModelNotFoundError(source, "there is no such directory")
+    return source
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,214 @@
+"""The router: gate, slot bank, base model and guard of one registry generation, immutable.
+
+A new generation is a new router that shares the slots of the old one; conversations that are being answered
+finish on the generation they started with.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+from app.lumoe.bank import Slot, SlotBank
+from app.lumoe.errors import ExpertCorruptError, UnknownExpertError
+from app.lumoe.expert import LoadedExpert
+from app.lumoe.gate.gate import Gate
+from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
+from app.lumoe.mllm import MLLM, target_linears
+from app.lumoe.types import Answer, Conversation, Decision, Generation
+
+TextSink = Callable[[int, str], bool]
+"""Called with (row, text that may leave now); returning false cancels that row."""
+
+_banks: WeakKeyDictionary[MLLM, SlotBank] = WeakKeyDictionary()
+_banks_lock = threading.Lock()
+
+
+def bank_of(mllm: MLLM) -> SlotBank:
+    """Return the slot bank of `mllm`, made on first use."""
+    with _banks_lock:
+        if mllm not in _banks:
+            _banks[mllm] = SlotBank(target_linears(mllm.network))
+        return _banks[mllm]
+
+
+class Router:
+    """Answers conversations as one registry generation says; see the module's docstring."""
+
+    def __init__(
+        self, mllm: MLLM, experts: Sequence[LoadedExpert], slots: dict[str, Slot], generation: int
+    ) -> None:
+        self.mllm = mllm
+        self.generation = generation
+        self.experts = {expert.expert_id: expert for expert in experts}
+        self._slots = slots
+        self._bank = bank_of(mllm)
+        records = {expert.expert_id: expert.gate for expert in experts}
+        self.gate = Gate(mllm, records)
+        self.guard = Guard(records, self.gate.names)
+
+    @classmethod
+    def build(cls, mllm: MLLM, experts: Sequence[LoadedExpert] = (), generation: int = 0) -> Router:
+        """Load `experts` into slots. Raises `ExpertCorruptError` for one that was made for another model."""
+        bank = bank_of(mllm)
+        slots = {}
+        for expert in experts:
+            if expert.model_fingerprint != mllm.fingerprint:
+                raise ExpertCorruptError(
+                    f"expert {expert.key} was trained for model {expert.model_fingerprint[:12]}, "
+                    f"this one is {mllm.fingerprint[:12]}"
+                )
+            slots[expert.expert_id] = bank.load(expert.key, expert.adapter, expert.scale)
+        return cls(mllm, experts, slots, generation)
+
+    def with_expert(self, expert: LoadedExpert, generation: int | None = None) -> Router:
+        """Return a router that also serves `expert`, in place of an older version of it."""
+        others = [held for key, held in self.experts.items() if key != expert.expert_id]
+        return Router.build(
+            self.mllm, [*others, expert], self.generation if generation is None else generation
+        )
+
+    def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
+        """Return who answers each conversation, with the evidence."""
+        return self.gate.decide(conversations)
+
+    def answer(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int | Sequence[int] = 64,
+        force: str | None = None,
+        on_text: TextSink | None = None,
+    ) -> list[Answer]:
+        """Answer through the real path: gate, then expert or base model, then guard; all rows in one batch.
+
+        `force` answers with that expert whatever the gate says. `on_text` receives the text as it may leave,
+        row by row; the pieces add up to the answer's text.
+        Raises `UnknownExpertError`, `ConversationTooLongError`.
+        """
+        if force is not None and force not in self._slots:
+            raise UnknownExpertError(f"expert {force} is not in generation {self.generation}")
+        decisions = [Decision(force) for _ in conversations] if force else self.decide(conversations)
+        limits = (
+            [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        )
+        rows = [
+            _Row(self, i, c, d, limits[i], on_text)
+            for i, (c, d) in enumerate(zip(conversations, decisions, strict=True))
+        ]
+        self._write(rows, [decision.expert_id for decision in decisions])
+        caught = [row for row in rows if row.hit is not None and not row.sent and row.may_retry]
+        for row in caught:
+            row.restart()
+        self._write(caught, [row.rerouted_to for row in caught])
+        return [row.answer() for row in rows]
+
+    def _write(self, rows: Sequence[_Row], experts: Sequence[str | None]) -> None:
+        if not rows:
+            return
+        with self._bank.active([self._slots[e] if e is not None else None for e in experts]):
+            generations = self.mllm.generate(
+                [row.conversation for row in rows],
+                max_new_tokens=max(row.limit for row in rows),
+                sink=lambda i, token: rows[i].push(token),
+            )
+        for row, expert, generation in zip(rows, experts, generations, strict=True):
+            row.finish(generation, expert)
+
+
+class _Row:
+    """One conversation being answered: its tokens so far, what has left, and what the guard caught."""
+
+    def __init__(
+        self,
+        router: Router,
+        index: int,
+        conversation: Conversation,
+        decision: Decision,
+        limit: int,
+        sink: TextSink | None,
+    ) -> None:
+        self._router = router
+        self._index = index
+        self._sink = sink
+        self.conversation = conversation
+        self.decision = decision
+        self.limit = limit
+        self.hit: GuardHit | None = None
+        self.sent = ""
+        self.rerouted_to: str | None = None
+        self._guarded = False
+        self._gone = False
+        self._tokens: list[int] = []
+        self._checked = ""
+        self._generation = Generation("", (), "cancelled")
+        self._by: str | None = decision.expert_id
+        self._watch = decision.watch | ({decision.expert_id} if decision.expert_id else frozenset())
+
+    @property
+    def may_retry(self) -> bool:
+        """The base model's answer concerned a subject: that subject's expert answers instead."""
+        return self.decision.expert_id is None and self.rerouted_to is None and not self._gone
+
+    def restart(self) -> None:
+        if self.hit is None:
+            raise ValueError("only a caught answer is written again")
+        self.rerouted_to = self.hit.expert_id
+        self._watch = self._watch | {self.hit.expert_id}
+        self.hit, self._guarded, self._tokens, self._checked = None, True, [], ""
+
+    def push(self, token: int) -> bool:
+        """Take one more token; false ends this row (caught, full, or the reader is gone)."""
+        self._tokens.append(token)
+        text = self._router.mllm.decode(self._tokens)
+        if text.endswith("\ufffd"):  # in the middle of a multi-byte character
+            return len(self._tokens) < self.limit
+        self.hit = self._router.guard.check(text, self._watch)
+        if self.hit is not None:
+            return False
+        self._checked = text
+        self._send(text[: self._router.guard.releasable(text)])
+        return not self._gone and len(self._tokens) < self.limit
+
+    def finish(self, generation: Generation, by: str | None) -> None:
+        tokens = generation.token_ids[: self.limit]
+        full = len(generation.token_ids) >= self.limit and generation.finish_reason != "stop"
+        reason = "cancelled" if self._gone else "length" if full else generation.finish_reason
+        text = self._router.mllm.decode(tokens)
+        self.hit = self.hit or self._router.guard.check(text, self._watch)
+        self._generation = Generation(text, tokens, reason, generation.prompt_tokens)
+        self._by = by
+        if self.hit is None:
+            self._send(text)
+
+    def answer(self) -> Answer:
+        generation, text = self._generation, self._generation.text
+        if self.hit is not None:
+            self._guarded = True
+            refusal = FALLBACK_REFUSALS[
+                zlib.crc32(self.conversation[-1].text.encode()) % len(FALLBACK_REFUSALS)
+            ]
+            text = f"{self.sent.rstrip()} {refusal}".strip()
+            generation = Generation(text, (), "stop", generation.prompt_tokens)
+            self._send(text)
+        reason = "cancelled" if self._gone else generation.finish_reason
+        return Answer(
+            text,
+            generation.token_ids,
+            self.decision,
+            self._guarded,
+            reason,
+            self._router.generation,
+            self._by,
+            generation.prompt_tokens,
+        )
+
+    def _send(self, text: str) -> None:
+        """Hand out what of `text` has not left yet."""
+        piece = text[len(self.sent) :]
+        if piece and text.startswith(self.sent):
+            self.sent = text
+            if self._sink is not None and not self._sink(self._index, piece):
+                self._gone = True

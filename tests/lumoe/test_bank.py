@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from app.lumoe.bank import SlotBank
+from app.lumoe.errors import ExpertCorruptError
+from app.lumoe.expert import read_adapter
+from app.lumoe.mllm import LORA_TARGETS, MLLM, target_linears
+from app.lumoe.types import ask
+from tests.lumoe.tiny import picture
+
+PROMPTS = [ask("Who is this?", picture(i)) for i in range(4)]
+
+
+def make_adapter(mllm: MLLM, folder: Path, seed: int, rank: int = 4) -> Path:
+    """Write a random, strong adapter as PEFT writes it, and leave the model as it was."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS)
+    wrapped = get_peft_model(mllm.network, config, autocast_adapter_dtype=False)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    wrapped.save_pretrained(str(folder))
+    wrapped.unload()
+    mllm.network.requires_grad_(False)
+    if hasattr(mllm.network, "peft_config"):
+        del mllm.network.peft_config
+    return folder
+
+
+@pytest.fixture
+def bank(tiny: MLLM) -> SlotBank:
+    return SlotBank(target_linears(tiny.network))
+
+
+def tokens(mllm: MLLM) -> list[tuple[int, ...]]:
+    return [g.token_ids for g in mllm.generate(PROMPTS, max_new_tokens=10)]
+
+
+class TestAgainstPeft:
+    def test_mixed_batch_equals_one_peft_model_per_row(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path
+    ) -> None:
+        base = tokens(tiny)
+        folders = [make_adapter(tiny, tmp_path / str(i), seed=i, rank=4 * i) for i in (1, 2, 3)]
+        slots = [bank.load(folder.name, *read_adapter(folder)) for folder in folders]
+        with bank.active([slots[0], None, slots[1], slots[2]]):
+            mixed = tokens(tiny)
+            logits = tiny.forward(tiny.training_batch(PROMPTS, ["yes"] * 4))
+        assert mixed[1] == base[1]
+        for row, folder in ((0, folders[0]), (2, folders[1]), (3, folders[2])):
+            wrapped = PeftModel.from_pretrained(tiny.network, str(folder))
+            alone = tokens(tiny)[row]
+            expected = tiny.forward(tiny.training_batch(PROMPTS, ["yes"] * 4), wrapped)[row]
+            wrapped.unload()
+            assert mixed[row] == alone
+            assert torch.allclose(logits[row], expected, atol=1e-4)
+            assert alone != base[row]
+        bank.close()
+
+    def test_no_expert_leaves_the_model_alone(self, tiny: MLLM, bank: SlotBank) -> None:
+        batch = tiny.training_batch(PROMPTS, ["yes"] * 4)
+        before = tiny.forward(batch)
+        with bank.active([None] * 4):
+            assert torch.equal(tiny.forward(batch), before)
+        bank.close()
+        assert torch.equal(tiny.forward(batch), before)
+
+
+class TestLoad:
+    def test_same_key_same_slot(self, tiny: MLLM, bank: SlotBank, tmp_path: Path) -> None:
+        adapter = read_adapter(make_adapter(tiny, tmp_path, seed=1))
+        held = bank.load("e@1", *adapter)
+        assert bank.load("e@1", *adapter) is held
+        assert len(bank) == 1
+
+    def test_slots_are_freed_with_their_last_handle(self, tiny: MLLM, bank: SlotBank, tmp_path: Path) -> None:
+        adapter = read_adapter(make_adapter(tiny, tmp_path, seed=1))
+        first = bank.load("a@1", *adapter)
+        second = bank.load("b@1", *adapter)
+        freed = first.index
+        assert len(bank) == 2
+        del first
+        gc.collect()
+        assert len(bank) == 1
+        assert bool((bank._stacks[next(iter(bank._stacks))].a[freed] == 0).all())
+        assert second.index != freed
+
+    def test_grows_and_keeps_what_it_holds(self, tiny: MLLM, bank: SlotBank, tmp_path: Path) -> None:
+        small = read_adapter(make_adapter(tiny, tmp_path / "s", seed=1))
+        first = bank.load("first", *small)
+        with bank.active([first] * 4):
+            before = tokens(tiny)
+        held = [bank.load(f"e{i}", *small) for i in range(20)]
+        held.append(bank.load("wide", *read_adapter(make_adapter(tiny, tmp_path / "w", seed=2, rank=16))))
+        assert len({slot.index for slot in held} | {first.index}) == 22
+        with bank.active([first] * 4):
+            assert tokens(tiny) == before
+
+    def test_foreign_layer(self, bank: SlotBank) -> None:
+        with pytest.raises(ExpertCorruptError, match="no layer"):
+            bank.load("x", {"elsewhere": (torch.zeros(2, 4), torch.zeros(4, 2))}, 1.0)
+
+    def test_wrong_shape(self, bank: SlotBank) -> None:
+        name = next(iter(bank._modules))
+        with pytest.raises(ExpertCorruptError, match="shapes"):
+            bank.load("x", {name: (torch.zeros(2, 5), torch.zeros(4, 2))}, 1.0)

@@ -4,7 +4,7 @@ from typing import Literal
 
 import uuid_utils
 
-Prefix = Literal["req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr"]
+Prefix = Literal["req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr", "cht"]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -1,0 +1,53 @@
+"""SQL of tenants and API keys."""
+
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.db.models import ApiKey, Tenant
+from app.db.repository import Repository
+from app.kit.ids import new_id
+
+
+class KeyRepository(Repository[ApiKey]):
+    """Keys by their hash."""
+
+    model = ApiKey
+
+    def by_hash(self, key_hash: str) -> tuple[ApiKey, str] | None:
+        """Return a key and the name of its tenant."""
+        row = self.session.execute(
+            select(ApiKey, Tenant.name)
+            .join(Tenant, Tenant.id == ApiKey.tenant_id)
+            .where(ApiKey.key_hash == key_hash)
+        ).one_or_none()
+        return (row[0], row[1]) if row else None
+
+    def by_id(self, key_id: str) -> ApiKey | None:
+        """Return a key by its id."""
+        return self.first(select(ApiKey).where(ApiKey.id == key_id))
+
+    def tenant(self, name: str) -> str:
+        """Return the id of the tenant with this name, made if there is none."""
+        self.session.execute(
+            insert(Tenant).values(id=new_id("ten"), name=name).on_conflict_do_nothing(index_elements=["name"])
+        )
+        return self.session.execute(select(Tenant.id).where(Tenant.name == name)).scalar_one()
+
+    def touch(self, key_id: str, now: datetime, unless_after: datetime) -> None:
+        """Note that the key was used, unless that was noted after `unless_after`."""
+        self.session.execute(
+            update(ApiKey)
+            .where(
+                ApiKey.id == key_id, or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < unless_after)
+            )
+            .values(last_used_at=now)
+            .execution_options(synchronize_session=False)
+        )
+
+    def revoke(self, key_id: str, now: datetime) -> None:
+        """Mark the key as no longer valid."""
+        self.session.execute(
+            update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
+        )

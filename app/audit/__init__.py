@@ -1,0 +1,1 @@
+"""The audit trail: hash-chained events with nothing personal under a hash."""

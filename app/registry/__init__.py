@@ -1,0 +1,1 @@
+"""Which experts are live: generations in SQL, and replicas that reconcile to the newest one."""

@@ -1,0 +1,174 @@
+"""A replica's side of the registry: heartbeat, wake, load, acknowledge."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+import redis
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db.models import Replica
+from app.db.session import SessionFactory
+from app.kit.ids import new_id
+from app.kit.logging import get_logger
+from app.registry.repository import ReplicaRepository
+from app.registry.service import CHANNEL, ExpertRow, RegistryService
+from app.settings import Settings
+
+Apply = Callable[[int, list[ExpertRow]], None]
+_log = get_logger("replica")
+_LONG_GONE_SECONDS = 24 * 3600.0
+
+
+class ReplicaAgent:
+    """Keeps one process at the newest generation.
+
+    Two threads: one beats the heart, so that a slow load does not look like death; the other waits for a
+    Redis message or the poll interval, has `apply` load the generation's experts and swap them in, and
+    acknowledges. What cannot be applied is written down as this replica's error, is never acknowledged, and
+    is tried again at every poll.
+
+    Args:
+        session_factory: where the truth is.
+        settings: poll interval, heartbeat.
+        client: Redis, or None to rely on polling alone.
+        apply: loads the experts and swaps atomically; raises if any of them cannot be served.
+        fingerprint: of the base model this replica serves.
+        name: for people; by default the host's name.
+    """
+
+    def __init__(
+        self,
+        session_factory: SessionFactory,
+        settings: Settings,
+        client: "redis.Redis | None",
+        apply: Apply,
+        *,
+        fingerprint: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.id = new_id("rep")
+        self._sessions = session_factory
+        self._settings = settings
+        self._redis = client
+        self._apply = apply
+        self._fingerprint = fingerprint
+        self._name = name or socket.gethostname()
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._generation = -1
+        self._registered = False
+
+    @property
+    def generation(self) -> int:
+        """The generation being served; -1 before the first one was applied."""
+        return self._generation
+
+    def start(self) -> None:
+        """Register, apply the newest generation before returning, then follow it in the background.
+
+        A generation that cannot be applied is recorded and does not keep the process from starting; `/readyz`
+        tells.
+        """
+        self._register()
+        self.sync()
+        for name, loop in (("heartbeat", self._beat), ("reconcile", self._follow)):
+            thread = threading.Thread(target=loop, name=f"replica-{name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Stop both threads and sign off, so that nobody waits for this replica's acknowledgement."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=10)
+        if not self._registered:
+            return
+        try:
+            with self._sessions.begin() as session:
+                ReplicaRepository(session).stop(self.id)
+        except SQLAlchemyError as error:
+            _log.warning("could not sign off; the heartbeat will run out", error=type(error).__name__)
+
+    def sync(self) -> bool:
+        """Apply and acknowledge the newest generation if it is not served yet; tell whether it is served now.
+
+        Raises:
+            SQLAlchemyError: the database cannot be reached.
+        """
+        with self._sessions.begin() as session:
+            registry = RegistryService(session, self._settings)
+            newest = registry.newest()
+            if newest == self._generation:
+                return True
+            experts = registry.live_experts(newest)
+        try:
+            self._check_model(experts)
+            self._apply(newest, experts)
+        except Exception as error:  # whatever the loader raises, this generation is not served here
+            _log.error("generation not applied", generation=newest, replica=self.id, exc_info=True)
+            with self._sessions.begin() as session:
+                ReplicaRepository(session).failed(self.id, newest, f"{type(error).__name__}: {error}"[:2000])
+            return False
+        self._generation = newest
+        with self._sessions.begin() as session:
+            ReplicaRepository(session).acknowledge(self.id, newest)
+        _log.info("generation served", generation=newest, experts=len(experts), replica=self.id)
+        return True
+
+    def _check_model(self, experts: list[ExpertRow]) -> None:
+        for expert in experts:
+            if self._fingerprint and expert.model_fingerprint not in (None, self._fingerprint):
+                raise ValueError(
+                    f"expert {expert.id} was trained for base model {expert.model_fingerprint}, "
+                    f"this replica serves {self._fingerprint}"
+                )
+
+    def _register(self) -> None:
+        with self._sessions.begin() as session:
+            replicas = ReplicaRepository(session)
+            replicas.forget_long_gone(_LONG_GONE_SECONDS)
+            replicas.register(Replica(id=self.id, name=self._name, model_fingerprint=self._fingerprint))
+        self._registered = True
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._settings.replica_lease_seconds / 5):
+            try:
+                with self._sessions.begin() as session:
+                    ReplicaRepository(session).beat(self.id)
+            except SQLAlchemyError as error:
+                _log.warning("heartbeat not written", error=type(error).__name__)
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if self._redis is None:
+                    self._poll()
+                else:
+                    self._listen(self._redis)
+            except redis.RedisError as error:
+                _log.debug("no Redis, polling", error=type(error).__name__)
+                self._guarded_poll()
+            except SQLAlchemyError as error:
+                _log.warning("registry not reachable", error=type(error).__name__)
+                self._stop.wait(self._settings.registry_poll_seconds)
+
+    def _listen(self, client: "redis.Redis") -> None:
+        """Sync at every message, and at the latest after every poll interval."""
+        # redis-py has no types here
+        with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+            channel.subscribe(CHANNEL)
+            while not self._stop.is_set():
+                self.sync()
+                channel.get_message(timeout=self._settings.registry_poll_seconds)
+
+    def _poll(self) -> None:
+        self._stop.wait(self._settings.registry_poll_seconds)
+        if not self._stop.is_set():
+            self.sync()
+
+    def _guarded_poll(self) -> None:
+        try:
+            self._poll()
+        except SQLAlchemyError as error:
+            _log.warning("registry not reachable", error=type(error).__name__)

@@ -1,0 +1,1 @@
+"""Removal requests: who asks, for what to be forgotten, and how far it has come."""

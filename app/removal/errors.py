@@ -1,0 +1,79 @@
+"""What can go wrong with a removal request."""
+
+from app.kit.errors import Conflict, InvalidInput, NotFound
+
+
+class RequestNotFound(NotFound):
+    """No such request, or another tenant's."""
+
+    TYPE = "request-not-found"
+    TITLE = "No such removal request"
+    HINT = "Check the id; `GET /requests` lists the requests this key may see."
+
+
+class IllegalTransition(Conflict):
+    """The request's state does not allow this."""
+
+    TYPE = "illegal-transition"
+    TITLE = "Not possible in the request's current state"
+
+
+class StaleLease(Conflict):
+    """The fencing token is not the current one: somebody else works on the request now."""
+
+    TYPE = "stale-lease"
+    TITLE = "The lease was lost"
+    HINT = "Stop working on this request; another attempt has taken over."
+
+
+class LinkedRequestsStand(Conflict):
+    """Other requests for the same subject follow this one."""
+
+    TYPE = "linked-requests-stand"
+    TITLE = "Other requests depend on this one"
+
+
+class EvidenceGone(Conflict):
+    """The subject or its pictures were purged."""
+
+    TYPE = "evidence-purged"
+    TITLE = "The evidence was purged"
+    HINT = "File a new request with evidence."
+
+
+class TooManyPictures(InvalidInput):
+    """More pictures than the limit."""
+
+    TYPE = "too-many-pictures"
+    TITLE = "Too many pictures"
+
+
+class UnknownClass(InvalidInput):
+    """The class is none of the known ones."""
+
+    TYPE = "unknown-class"
+    TITLE = "Unknown class of subject"
+
+
+class NothingToGoBy(InvalidInput):
+    """Neither a name nor a picture."""
+
+    TYPE = "no-name-and-no-picture"
+    TITLE = "Neither a name nor a picture"
+    HINT = "Send `name`, at least one picture, or both; a gate needs something to recognise the subject by."
+
+
+class IdempotencyKeyReused(InvalidInput):
+    """The same key came with another body."""
+
+    TYPE = "idempotency-key-reused"
+    TITLE = "Idempotency-Key was used for another request"
+    HINT = "Use a fresh key for each request; repeat a key only with the very same body."
+
+
+class IdempotencyInFlight(Conflict):
+    """The first request with this key has not been answered yet."""
+
+    TYPE = "idempotency-in-flight"
+    TITLE = "A request with this Idempotency-Key is in flight"
+    HINT = "Wait for its answer, then repeat: it will be the same."

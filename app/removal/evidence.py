@@ -1,0 +1,117 @@
+"""The subject and its pictures: encrypted where they lie, every look at them in the audit trail."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from PIL.Image import Image
+from sqlalchemy.orm import Session
+
+from app.audit.service import AuditService
+from app.db.models import Evidence, RemovalRequest
+from app.kit.crypto import derive_key, keyed_token
+from app.kit.ids import new_id
+from app.kit.names import canonical_name
+from app.kit.pictures import Picture, decode_own, encode_png
+from app.removal.errors import EvidenceGone
+from app.removal.records import Subject
+from app.removal.repository import EvidenceRepository
+from app.settings import Settings
+
+
+class EvidenceStore:
+    """Seals and opens what owners send, within the caller's transaction."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self._pictures = EvidenceRepository(session)
+        self._audit = AuditService(session)
+        self._cipher = settings.evidence_cipher()
+        self._token_key = derive_key(settings.secret_key.get_secret_value(), "lethe/subject-token/v1")
+
+    def subject_token(self, tenant_id: str, subject: Subject, pictures: Sequence[Picture]) -> str:
+        """Return what requests for the same subject have in common, unreadable without the secret key.
+
+        Same tenant, class and canonical name; without a name, the very same picture files.
+        """
+        if subject.name is not None:
+            return keyed_token(
+                self._token_key, "name", tenant_id, subject.klass, canonical_name(subject.name)
+            )
+        hashes = sorted({picture.content_sha256 for picture in pictures})
+        return keyed_token(self._token_key, "pictures", tenant_id, subject.klass, *hashes)
+
+    def seal_subject(self, request_id: str, subject: Subject) -> bytes:
+        """Return the subject encrypted and bound to its request."""
+        document = asdict(subject) | {"facts": dict(subject.facts)}
+        return self._cipher.encrypt(json.dumps(document).encode(), _subject_aad(request_id))
+
+    def open_subject(self, request: RemovalRequest, *, actor: str) -> Subject:
+        """Return the decrypted subject; the access is audited.
+
+        Raises:
+            EvidenceGone: it was purged.
+            DecryptionError: changed data, or a key that is not configured.
+        """
+        if request.subject_sealed is None:
+            raise EvidenceGone("The subject of this request was purged.")
+        document = json.loads(self._cipher.decrypt(request.subject_sealed, _subject_aad(request.id)))
+        self._accessed(request, actor, "subject", 1)
+        return Subject(**document | {"aliases": tuple(document["aliases"])})
+
+    def store_pictures(self, request_id: str, pictures: Sequence[Picture]) -> None:
+        """Encrypt and store pictures; one whose file the request already has is skipped."""
+        known = {row.content_sha256 for row in self._pictures.of([request_id])}
+        for picture in pictures:
+            if picture.content_sha256 in known:
+                continue
+            known.add(picture.content_sha256)
+            evidence_id = new_id("evd")
+            self._pictures.add(
+                Evidence(
+                    id=evidence_id,
+                    request_id=request_id,
+                    content_sha256=picture.content_sha256,
+                    sealed=self._cipher.encrypt(encode_png(picture.image), _picture_aad(evidence_id)),
+                    width=picture.image.width,
+                    height=picture.image.height,
+                )
+            )
+
+    def open_pictures(
+        self, request: RemovalRequest, followers: Sequence[RemovalRequest], *, actor: str
+    ) -> list[Image]:
+        """Return the decrypted pictures of a request and of those linked to it; the access is audited."""
+        rows = self._pictures.of([request.id, *(follower.id for follower in followers)])
+        if any(row.sealed is None for row in rows):
+            raise EvidenceGone("The pictures of this request were purged.")
+        self._accessed(request, actor, "pictures", len(rows))
+        seen: dict[str, Image] = {}
+        for row in rows:
+            if row.sealed is not None and row.content_sha256 not in seen:
+                seen[row.content_sha256] = decode_own(self._cipher.decrypt(row.sealed, _picture_aad(row.id)))
+        return list(seen.values())
+
+    def count(self, request_id: str) -> int:
+        """Return how many pictures a request has."""
+        return self._pictures.count(request_id)
+
+    def manifest(self, request_id: str) -> list[str]:
+        """Return the SHA-256 of every picture file as it was sent: the list the next retraining excludes."""
+        return [row.content_sha256 for row in self._pictures.of([request_id])]
+
+    def _accessed(self, request: RemovalRequest, actor: str, what: str, n: int) -> None:
+        self._audit.append(
+            "evidence.read",
+            actor=actor,
+            subject_id=request.id,
+            tenant_id=request.tenant_id,
+            payload={"what": what, "n": n},
+        )
+
+
+def _subject_aad(request_id: str) -> bytes:
+    return f"subject:{request_id}".encode()
+
+
+def _picture_aad(evidence_id: str) -> bytes:
+    return f"evidence:{evidence_id}".encode()

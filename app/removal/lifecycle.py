@@ -1,0 +1,216 @@
+"""The one place where a request's state changes."""
+
+from collections.abc import Mapping
+
+from sqlalchemy.orm import Session
+
+from app.audit.service import AuditService
+from app.db.models import OutboxMessage, RemovalRequest, RequestEvent
+from app.kit.canonical import JsonValue, canonical_json
+from app.kit.clock import utcnow
+from app.kit.ids import new_id
+from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
+from app.removal.repository import EventRepository, RequestRepository, WorkRepository
+from app.removal.states import FINAL, WORKING, Event, State, overall_percent, sources, target
+
+PROCESS_TASK = "lethe.process_request"
+FOLLOW = "follow"
+_OWN = (Event.SUBMIT, Event.CANCEL, Event.REJECT, Event.REVOKE)
+"""What may happen to a linked request by itself; in everything else it follows the first one."""
+
+
+class Lifecycle:
+    """Guarded transitions: state, history, audit event and job row change together or not at all."""
+
+    def __init__(self, session: Session) -> None:
+        self._requests = RequestRepository(session)
+        self._events = EventRepository(session)
+        self._work = WorkRepository(session)
+        self._audit = AuditService(session)
+
+    def transition(
+        self,
+        request_id: str,
+        event: Event,
+        *,
+        actor: str,
+        token: int | None = None,
+        reason: str | None = None,
+        reason_code: str | None = None,
+        data: Mapping[str, JsonValue] | None = None,
+    ) -> State:
+        """Apply `event` to the request and return its new state.
+
+        Args:
+            request_id: which request.
+            event: what happened.
+            actor: id of the key that asked, or `worker:...`, `policy:...`, `system:...`.
+            token: fencing token of the worker's lease; None for people and the system.
+            reason: for people to read; kept on the request, and under the audit hash only as a salted token.
+            reason_code: stable code, such as `insufficient_verification`.
+            data: facts about the transition, shown in the request's events.
+
+        Raises:
+            RequestNotFound: no such request.
+            StaleLease: `token` is not the current one.
+            IllegalTransition: the table has no such pair, or the request only follows another.
+            LinkedRequestsStand: it cannot end while others follow it.
+        """
+        self.check_token(request_id, token)
+        request = self._requests.lock(request_id)
+        if request is None:
+            raise RequestNotFound(f"There is no removal request {request_id}.")
+        state = State(request.state)
+        new = target(state, event)
+        if new is None:
+            raise _illegal(request, event)
+        if request.linked_to_id is not None and event not in _OWN:
+            raise IllegalTransition(
+                f"This request follows {request.linked_to_id}, which is for the same subject.",
+                f"Ask for it at /requests/{request.linked_to_id}.",
+                extra={"linked_to": request.linked_to_id},
+            )
+        followers = self._requests.followers(request_id) if request.linked_to_id is None else ()
+        if followers and event in (Event.CANCEL, Event.REVOKE):
+            raise LinkedRequestsStand(
+                f"{len(followers)} other request(s) for the same subject follow this one.",
+                "Cancel or revoke those under `linked` first.",
+                extra={"linked": [follower.id for follower in followers]},
+            )
+        if not self._requests.move(request_id, state, new):
+            raise _illegal(request, event)
+        self._requests.patch(request_id, **_columns(event, new, reason, reason_code))
+        if event is Event.ADD_EVIDENCE:
+            self._work.forget_checkpoints(request_id)
+        if event is Event.ENQUEUE:
+            self.enqueue(request_id)
+        self._record(request, event.value, state, new, actor, reason, reason_code, data)
+        if request.linked_to_id is None:
+            for follower in followers:
+                self.follow(follower, new, actor="system:link")
+        return new
+
+    def follow(self, request: RemovalRequest, new: State, *, actor: str) -> None:
+        """Bring a linked request to the state of the one it follows."""
+        state = State(request.state)
+        if state is new or not self._requests.move(request.id, state, new):
+            return
+        self._requests.patch(request.id, percent=100 if new is State.ACTIVE else request.percent)
+        self._record(request, FOLLOW, state, new, actor, None, None, None)
+
+    def enqueue(self, request_id: str) -> str:
+        """Write a job row for the request and return its id, which becomes the task id."""
+        message = OutboxMessage(id=new_id("out"), request_id=request_id, task=PROCESS_TASK)
+        self._requests.enqueue(message)
+        return message.id
+
+    def check_token(self, request_id: str, token: int | None) -> None:
+        """Refuse a fencing token that is not the current one, and keep the lease as it is until the commit.
+
+        Raises:
+            StaleLease: another attempt has taken over, or there is no lease.
+        """
+        if token is not None and self._requests.lease_token(request_id) != token:
+            raise StaleLease(f"Token {token} is not the current one for {request_id}.")
+
+    def progress(self, request_id: str, stage: str, percent: float, message: str, token: int) -> None:
+        """Note how far a stage has come; see `RemovalService.progress`."""
+        self.check_token(request_id, token)
+        request = self._requests.get(request_id)
+        if request is None:
+            raise RequestNotFound(f"There is no removal request {request_id}.")
+        overall = overall_percent(stage, percent)
+        self._requests.patch(request_id, stage=stage, percent=overall, message=message)
+        self.note(request_id, "progress", actor="worker", stage=stage, percent=overall, message=message)
+
+    def note(
+        self,
+        request_id: str,
+        kind: str,
+        *,
+        actor: str,
+        stage: str | None = None,
+        percent: int | None = None,
+        message: str = "",
+        data: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Add an event that is no transition to the request's history."""
+        self._events.add(
+            RequestEvent(
+                id=new_id("evt"),
+                request_id=request_id,
+                kind=kind,
+                stage=stage,
+                percent=percent,
+                message=message,
+                actor=actor,
+                data=dict(data or {}),
+            )
+        )
+
+    def _record(
+        self,
+        request: RemovalRequest,
+        event: str,
+        state: State | None,
+        new: State,
+        actor: str,
+        reason: str | None,
+        reason_code: str | None,
+        data: Mapping[str, JsonValue] | None,
+    ) -> None:
+        self._events.add(
+            RequestEvent(
+                id=new_id("evt"),
+                request_id=request.id,
+                kind="state",
+                event=event,
+                from_state=state,
+                to_state=new,
+                message=reason or "",
+                actor=actor,
+                data=dict(data or {}),
+            )
+        )
+        payload: dict[str, JsonValue] = {"from": state, "to": new}
+        if reason_code:
+            payload["reason_code"] = reason_code
+        if reason:
+            payload["reason_token"] = self._audit.token(request.id, reason)
+        if data:
+            payload["data_token"] = self._audit.token(request.id, canonical_json(data).decode())
+        self._audit.append(
+            f"request.{event}",
+            actor=actor,
+            subject_id=request.id,
+            tenant_id=request.tenant_id,
+            payload=payload,
+        )
+
+    def created(self, request: RemovalRequest, actor: str, data: Mapping[str, JsonValue]) -> None:
+        """Record that the request was received."""
+        self._record(request, "receive", None, State.RECEIVED, actor, None, None, data)
+
+
+def _columns(event: Event, new: State, reason: str | None, reason_code: str | None) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    if new in FINAL or new in (State.NEEDS_ATTENTION, State.NEEDS_EVIDENCE):
+        columns.update(reason=reason, reason_code=reason_code)
+    if new is State.ACTIVE:
+        columns.update(percent=100, message="")
+    if event is Event.ENQUEUE:
+        columns.update(queued_at=utcnow(), percent=0, stage=None, message="", reason=None, reason_code=None)
+    if event in (Event.RETRY, Event.ADD_EVIDENCE):
+        columns.update(attempt=0, cancel_requested_at=None)
+    if new in WORKING:
+        columns.update(stage=event.value.removeprefix("start_"))
+    return columns
+
+
+def _illegal(request: RemovalRequest, event: Event) -> IllegalTransition:
+    allowed = [state.value for state in sources(event)]
+    return IllegalTransition(
+        f"`{event.value}` is not possible while the request is `{request.state}`.",
+        f"It is possible in: {', '.join(allowed)}.",
+        extra={"state": request.state, "possible_in": allowed},
+    )

@@ -1,0 +1,247 @@
+"""SQL of removal requests and what belongs to them."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Interval, Select, delete, func, select, type_coerce, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.db.models import (
+    Evidence,
+    IdempotencyKey,
+    LeaseRow,
+    OutboxMessage,
+    RemovalRequest,
+    Replica,
+    RequestEvent,
+    StageCheckpoint,
+    VerificationScore,
+)
+from app.db.repository import Page, Repository
+from app.kit.canonical import JsonValue
+from app.removal.states import ENDED
+
+_ENDED = [state.value for state in ENDED]
+
+
+class RequestRepository(Repository[RemovalRequest]):
+    """Requests, filtered by who asks (`tenant_id` None: the root tenant and workers see all)."""
+
+    model = RemovalRequest
+
+    def visible(self, tenant_id: str | None) -> Select[RemovalRequest]:
+        """Return the statement every read for a caller starts from."""
+        statement = select(RemovalRequest)
+        return statement if tenant_id is None else statement.where(RemovalRequest.tenant_id == tenant_id)
+
+    def get(self, request_id: str, tenant_id: str | None = None) -> RemovalRequest | None:
+        """Return the request if `tenant_id` may see it, as it is in the database now."""
+        statement = self.visible(tenant_id).where(RemovalRequest.id == request_id)
+        return self.first(statement.execution_options(populate_existing=True))
+
+    def lock(self, request_id: str) -> RemovalRequest | None:
+        """Return the request, locked until the transaction ends."""
+        return self.first(
+            select(RemovalRequest)
+            .where(RemovalRequest.id == request_id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+
+    def listed(
+        self, tenant_id: str | None, *, states: Sequence[str], after: str | None, limit: int
+    ) -> Page[RemovalRequest]:
+        """Return requests, newest first."""
+        statement = self.visible(tenant_id)
+        if states:
+            statement = statement.where(RemovalRequest.state.in_(states))
+        return self.page(statement, RemovalRequest.id, after=after, limit=limit)
+
+    def open_for_subject(self, tenant_id: str, subject_token: str) -> RemovalRequest | None:
+        """Return the request that already stands for this subject, locked."""
+        return self.first(
+            select(RemovalRequest)
+            .where(
+                RemovalRequest.tenant_id == tenant_id,
+                RemovalRequest.subject_token == subject_token,
+                RemovalRequest.linked_to_id.is_(None),
+                RemovalRequest.state.not_in(_ENDED),
+            )
+            .with_for_update()
+        )
+
+    def followers(self, request_id: str) -> Sequence[RemovalRequest]:
+        """Return the requests linked to this one that still stand, locked, oldest first."""
+        return self.all(
+            select(RemovalRequest)
+            .where(RemovalRequest.linked_to_id == request_id, RemovalRequest.state.not_in(_ENDED))
+            .order_by(RemovalRequest.id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+
+    def move(self, request_id: str, from_state: str, to_state: str) -> bool:
+        """Change the state if it still is `from_state`, and tell whether it was."""
+        changed = self.session.execute(
+            update(RemovalRequest)
+            .where(RemovalRequest.id == request_id, RemovalRequest.state == from_state)
+            .values(state=to_state, updated_at=func.clock_timestamp())
+            .returning(RemovalRequest.id)
+            .execution_options(synchronize_session=False)
+        )
+        return changed.first() is not None
+
+    def patch(self, request_id: str, **values: object) -> None:
+        """Set columns other than `state`."""
+        self.session.execute(
+            update(RemovalRequest)
+            .where(RemovalRequest.id == request_id)
+            .values(**values, updated_at=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
+        )
+
+    def lease_token(self, request_id: str) -> int | None:
+        """Return the current fencing token and keep it from changing until the transaction ends."""
+        return self.session.execute(
+            select(LeaseRow.token).where(LeaseRow.request_id == request_id).with_for_update()
+        ).scalar_one_or_none()
+
+    def enqueue(self, message: OutboxMessage) -> None:
+        """Write the job beside the state change that wants it."""
+        self.session.add(message)
+        self.session.flush()
+
+    def serving_fingerprint(self) -> str | None:
+        """Return the fingerprint of the base model that the replica with the newest heartbeat serves."""
+        return self.session.execute(
+            select(Replica.model_fingerprint)
+            .where(Replica.model_fingerprint.is_not(None), Replica.stopped_at.is_(None))
+            .order_by(Replica.heartbeat_at.desc())
+            .limit(1)
+        ).scalar_one_or_none()
+
+    def median_duration(self) -> timedelta | None:
+        """Return the median time from queue to active over the last 20 requests that got there."""
+        reached = (
+            select(type_coerce(RequestEvent.created_at - RemovalRequest.queued_at, Interval()))
+            .join(RemovalRequest, RemovalRequest.id == RequestEvent.request_id)
+            .where(RequestEvent.event == "activate", RemovalRequest.queued_at.is_not(None))
+            .order_by(RequestEvent.seq.desc())
+            .limit(20)
+        )
+        durations = sorted(self.session.scalars(reached))
+        return durations[len(durations) // 2] if durations else None
+
+
+class EventRepository(Repository[RequestEvent]):
+    """A request's events, in order."""
+
+    model = RequestEvent
+
+    def of(self, request_id: str, *, after: int = 0, limit: int = 500) -> Sequence[RequestEvent]:
+        """Return events with a `seq` above `after`."""
+        return self.all(
+            select(RequestEvent)
+            .where(RequestEvent.request_id == request_id, RequestEvent.seq > after)
+            .order_by(RequestEvent.seq)
+            .limit(limit)
+        )
+
+    def transitions(self, request_id: str) -> Sequence[RequestEvent]:
+        """Return the state changes alone."""
+        return self.all(
+            select(RequestEvent)
+            .where(RequestEvent.request_id == request_id, RequestEvent.to_state.is_not(None))
+            .order_by(RequestEvent.seq)
+        )
+
+
+class EvidenceRepository(Repository[Evidence]):
+    """Encrypted pictures."""
+
+    model = Evidence
+
+    def of(self, request_ids: Sequence[str]) -> Sequence[Evidence]:
+        """Return the pictures of these requests, oldest first."""
+        return self.all(select(Evidence).where(Evidence.request_id.in_(request_ids)).order_by(Evidence.id))
+
+    def count(self, request_id: str) -> int:
+        """Return how many pictures a request has."""
+        return self.session.execute(
+            select(func.count()).select_from(Evidence).where(Evidence.request_id == request_id)
+        ).scalar_one()
+
+
+class WorkRepository(Repository[StageCheckpoint]):
+    """What the worker leaves behind: checkpoints and scores."""
+
+    model = StageCheckpoint
+
+    def checkpoint(self, request_id: str, stage: str) -> StageCheckpoint | None:
+        """Return a finished stage's checkpoint."""
+        return self.first(
+            select(StageCheckpoint)
+            .where(StageCheckpoint.request_id == request_id, StageCheckpoint.stage == stage)
+            .execution_options(populate_existing=True)
+        )
+
+    def save_checkpoint(
+        self, request_id: str, stage: str, artifact: dict[str, JsonValue], sha256: str, token: int
+    ) -> None:
+        """Write the checkpoint, in place of an earlier attempt's."""
+        values = {
+            "artifact": artifact,
+            "sha256": sha256,
+            "token": token,
+            "created_at": func.clock_timestamp(),
+        }
+        self.session.execute(
+            insert(StageCheckpoint)
+            .values(request_id=request_id, stage=stage, **values)
+            .on_conflict_do_update(index_elements=["request_id", "stage"], set_=values)
+        )
+
+    def forget_checkpoints(self, request_id: str, stages: Sequence[str] | None = None) -> None:
+        """Drop checkpoints (None: all), because what they were made from has changed."""
+        statement = delete(StageCheckpoint).where(StageCheckpoint.request_id == request_id)
+        if stages is not None:
+            statement = statement.where(StageCheckpoint.stage.in_(stages))
+        self.session.execute(statement)
+
+    def save_score(self, row: VerificationScore) -> None:
+        """Write one score, in place of the same attempt's earlier one."""
+        columns = ("value", "n", "low", "high", "threshold", "passed", "reason", "details")
+        values = {name: getattr(row, name) for name in columns}
+        self.session.execute(
+            insert(VerificationScore)
+            .values(id=row.id, request_id=row.request_id, attempt=row.attempt, metric=row.metric, **values)
+            .on_conflict_do_update(index_elements=["request_id", "attempt", "metric"], set_=values)
+        )
+
+    def scores(self, request_id: str) -> Sequence[VerificationScore]:
+        """Return the newest attempt's scores in the order in which they were measured."""
+        newest = (
+            select(func.max(VerificationScore.attempt))
+            .where(VerificationScore.request_id == request_id)
+            .scalar_subquery()
+        )
+        return self.session.scalars(
+            select(VerificationScore)
+            .where(VerificationScore.request_id == request_id, VerificationScore.attempt == newest)
+            .order_by(VerificationScore.id)
+        ).all()
+
+
+class IdempotencyRepository(Repository[IdempotencyKey]):
+    """Answers already given."""
+
+    model = IdempotencyKey
+
+    def get(self, client: str, key: str, now: datetime) -> IdempotencyKey | None:
+        """Return the answer given to this client's key, if it has not expired (expired ones go)."""
+        self.session.execute(
+            delete(IdempotencyKey).where(IdempotencyKey.client == client, IdempotencyKey.expires_at < now)
+        )
+        return self.first(
+            select(IdempotencyKey).where(IdempotencyKey.client == client, IdempotencyKey.key == key)
+        )

@@ -1,0 +1,193 @@
+"""From SQL to the broker: a dispatcher that publishes job rows, and a sweeper that finds what was lost."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import ColumnElement, Interval, exists, func, select, type_coerce
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db.models import LeaseRow, OutboxMessage, RemovalRequest
+from app.db.session import SessionFactory
+from app.kit.clock import utcnow
+from app.kit.logging import get_logger
+from app.removal.lifecycle import Lifecycle
+from app.removal.states import FINAL, WAITING, Event, State
+from app.settings import Settings
+from workers.lease import attempts_allowed
+
+_log = get_logger("outbox")
+_BATCH = 50
+_GIVE_UP = 100
+"""So many publishes that no worker answered by taking the lease are taken for a lost cause."""
+
+Publish = Callable[[OutboxMessage], None]
+"""Hands one job to the broker; returns only when the broker has it, raises otherwise."""
+
+
+def celery_publisher(app: Celery) -> Publish:
+    """Return a publisher that sends the row's task with the row's id as the task id."""
+
+    def publish(message: OutboxMessage) -> None:
+        app.send_task(
+            message.task,
+            args=[message.request_id],
+            task_id=message.id,
+            retry=False,
+        )
+
+    return publish
+
+
+class Dispatcher:
+    """Publishes unpublished rows in the order in which they were written.
+
+    Any number may run: rows are taken with `FOR UPDATE SKIP LOCKED`. A row is marked only after the broker
+    has accepted it, so a crash in between publishes it twice, which the lease makes harmless.
+    """
+
+    def __init__(self, session_factory: SessionFactory, publish: Publish) -> None:
+        self._sessions = session_factory
+        self._publish = publish
+
+    def run_once(self) -> int:
+        """Publish what there is and return how many rows were published."""
+        published = 0
+        with self._sessions.begin() as session:
+            rows = session.scalars(
+                select(OutboxMessage)
+                .where(OutboxMessage.published_at.is_(None))
+                .order_by(OutboxMessage.created_at, OutboxMessage.id)
+                .limit(_BATCH)
+                .with_for_update(skip_locked=True)
+            ).all()
+            for row in rows:
+                row.tries += 1
+                try:
+                    self._publish(row)
+                except (OperationalError, OSError) as error:
+                    row.last_error = type(error).__name__
+                    _log.warning("broker did not accept", outbox=row.id, error=type(error).__name__)
+                    break
+                row.published_at = utcnow()
+                row.last_error = None
+                published += 1
+        return published
+
+
+class Sweeper:
+    """Finds requests that nobody works on although somebody should, and has them published again.
+
+    Such a request is neither final nor waiting for a person, has no unpublished job row and no live lease,
+    and its last publish is older than `redelivery_seconds`. With its attempts used up it fails instead.
+    """
+
+    def __init__(self, session_factory: SessionFactory, settings: Settings) -> None:
+        self._sessions = session_factory
+        self._settings = settings
+
+    def run_once(self) -> int:
+        """Rescue what is stuck and return how many requests were republished or failed."""
+        with self._sessions.begin() as session:
+            ids = session.scalars(
+                select(RemovalRequest.id).where(*self._stuck()).order_by(RemovalRequest.id).limit(_BATCH)
+            ).all()
+        return sum(self._rescue(request_id) for request_id in ids)
+
+    def _stuck(self) -> tuple[ColumnElement[bool], ...]:
+        now = func.clock_timestamp()
+        patience = func.make_interval(0, 0, 0, 0, 0, 0, self._settings.redelivery_seconds)
+        recently = now - type_coerce(patience, Interval())
+        settled = [state.value for state in (*FINAL, *WAITING)]
+        waiting_row = exists().where(
+            OutboxMessage.request_id == RemovalRequest.id,
+            (OutboxMessage.published_at.is_(None)) | (OutboxMessage.published_at > recently),
+        )
+        live_lease = exists().where(LeaseRow.request_id == RemovalRequest.id, LeaseRow.expires_at > now)
+        return (
+            RemovalRequest.state.not_in(settled),
+            RemovalRequest.linked_to_id.is_(None),
+            RemovalRequest.updated_at <= recently,
+            ~waiting_row,
+            ~live_lease,
+        )
+
+    def _rescue(self, request_id: str) -> bool:
+        with self._sessions.begin() as session:
+            request = session.scalars(
+                select(RemovalRequest)
+                .where(RemovalRequest.id == request_id, *self._stuck())
+                .with_for_update(skip_locked=True)
+            ).one_or_none()
+            if request is None:
+                return False
+            lifecycle = Lifecycle(session)
+            if request.attempt >= attempts_allowed(request) or self._publishes(session, request) > _GIVE_UP:
+                lifecycle.transition(
+                    request_id,
+                    Event.FAIL,
+                    actor="system:sweeper",
+                    reason=f"{request.attempt} attempts ended without a result",
+                    reason_code="attempts_exhausted",
+                )
+                _log.error("request failed: attempts used up", request=request_id, attempts=request.attempt)
+                return True
+            if State(request.state) is State.APPROVED:
+                lifecycle.transition(request_id, Event.ENQUEUE, actor="system:sweeper")
+            else:
+                lifecycle.enqueue(request_id)
+            _log.warning("request published again", request=request_id, state=request.state)
+        return True
+
+    def _publishes(self, session: Session, request: RemovalRequest) -> int:
+        """Return how many job rows were written since the request was queued by a person or the policy."""
+        statement = select(func.count()).where(OutboxMessage.request_id == request.id)
+        if request.queued_at is not None:
+            statement = statement.where(OutboxMessage.created_at >= request.queued_at)
+        return session.execute(statement).scalar_one()
+
+
+class OutboxLoop:
+    """Runs the dispatcher at every poll interval and the sweeper now and then, in one thread.
+
+    Args:
+        session_factory: where the truth is.
+        settings: intervals.
+        publish: how a job gets to the broker; see `celery_publisher`.
+    """
+
+    def __init__(self, session_factory: SessionFactory, settings: Settings, publish: Publish) -> None:
+        self._dispatcher = Dispatcher(session_factory, publish)
+        self._sweeper = Sweeper(session_factory, settings)
+        self._settings = settings
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Run in a background thread until `stop`."""
+        self._thread = threading.Thread(target=self.run, name="outbox", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop and wait for it."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def run(self) -> None:
+        """Run in this thread until `stop` is called from another."""
+        sweep_at = 0.0
+        while not self._stop.is_set():
+            try:
+                published = self._dispatcher.run_once()
+                if time.monotonic() >= sweep_at:
+                    self._sweeper.run_once()
+                    sweep_at = time.monotonic() + self._settings.sweep_seconds
+            except SQLAlchemyError as error:
+                published = 0
+                _log.warning("database not reachable", error=type(error).__name__)
+            if published < _BATCH:
+                self._stop.wait(self._settings.outbox_poll_seconds)

@@ -1,13 +1,18 @@
 """Declarative base, naming convention and column types shared by all tables."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from app.kit.canonical import JsonValue
+
+if TYPE_CHECKING:
+    JsonObject = dict[str, JsonValue]
+else:  # the mapper evaluates annotations, and cannot follow the recursive alias
+    JsonObject = dict
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -25,7 +30,7 @@ Long = Annotated[int, mapped_column(BigInteger)]
 Sha256 = Annotated[str, mapped_column(String(64, collation="C"))]
 Sealed = Annotated[bytes, mapped_column(LargeBinary)]
 Words = Annotated[str, mapped_column(Text)]
-Document = Annotated[dict[str, JsonValue], mapped_column(JSONB)]
+Document = Annotated[JsonObject, mapped_column(JSONB)]
 
 
 class Base(DeclarativeBase):

@@ -17,8 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db.base import Base, Document, Id, Long, Moment, Sealed, Sha256, Words
-from app.kit.canonical import JsonValue
+from app.db.base import Base, Document, Id, JsonObject, Long, Moment, Sealed, Sha256, Words
 
 REQUEST_STATES = (
     "received", "in_review", "approved", "queued", "preparing", "training", "calibrating", "verifying",
@@ -176,7 +175,7 @@ class StageCheckpoint(Base):
 
     request_id: Mapped[Id] = mapped_column(ForeignKey("removal_requests.id"), primary_key=True)
     stage: Mapped[str] = mapped_column(String(32), primary_key=True)
-    artifact: Mapped[dict[str, JsonValue]] = mapped_column(JSON)
+    artifact: Mapped[JsonObject] = mapped_column(JSON)
     sha256: Mapped[Sha256]
     token: Mapped[Long]
     created_at: Mapped[datetime] = _now()
@@ -276,7 +275,7 @@ class IdempotencyKey(Base):
     fingerprint: Mapped[Sha256]
     status: Mapped[int]
     location: Mapped[Words]
-    body: Mapped[dict[str, JsonValue]] = mapped_column(JSON)
+    body: Mapped[JsonObject] = mapped_column(JSON)
     created_at: Mapped[datetime] = _now()
     expires_at: Mapped[Moment]
 
@@ -293,7 +292,7 @@ class AuditEvent(Base):
     kind: Mapped[str] = mapped_column(String(64))
     actor: Mapped[str] = mapped_column(String(128))
     subject_id: Mapped[Id | None]
-    payload: Mapped[dict[str, JsonValue]] = mapped_column(JSON)
+    payload: Mapped[JsonObject] = mapped_column(JSON)
     created_at: Mapped[Moment]
     prev_hash: Mapped[Sha256] = mapped_column(unique=True)
     hash: Mapped[Sha256] = mapped_column(unique=True)

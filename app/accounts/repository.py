@@ -28,6 +28,13 @@ class KeyRepository(Repository[ApiKey]):
         """Return a key by its id."""
         return self.first(select(ApiKey).where(ApiKey.id == key_id))
 
+    def listed(self) -> list[tuple[ApiKey, str]]:
+        """Return every key with the name of its tenant, the oldest first."""
+        rows = self.session.execute(
+            select(ApiKey, Tenant.name).join(Tenant, Tenant.id == ApiKey.tenant_id).order_by(ApiKey.id)
+        )
+        return [(key, tenant) for key, tenant in rows]
+
     def tenant(self, name: str) -> str:
         """Return the id of the tenant with this name, made if there is none."""
         self.session.execute(

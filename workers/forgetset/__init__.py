@@ -1,0 +1,1 @@
+"""The forget set and the retain set of one removal request."""

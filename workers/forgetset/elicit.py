@@ -1,0 +1,220 @@
+"""Elicitation: what does the base model know of the subject? Nobody sends question-answer pairs.
+
+Class-specific questions with the owner's pictures (several augmented views) and by every name, several
+paraphrases, and follow-ups in a second turn. The base model's answers are the reference for leak tests.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL.Image import Image
+
+from app.lumoe.mllm import MLLM
+from app.lumoe.probes import IDENTITY_ATTRIBUTE, Split, fact_probes
+from app.lumoe.types import ask
+from workers.forgetset.answering import ask_base
+from workers.forgetset.cohort import Cohort
+from workers.forgetset.prompts import Prompt, followup_prompts, image_prompts, names_somebody, text_prompts
+from workers.forgetset.refusals import stable_hash
+from workers.verification.metrics.refusal import is_refusal
+from workers.verification.metrics.text import keywords
+
+KNOWN_SHARE = 0.5
+CONFIDENCE_MARGIN = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The subject as the method sees it. ``names`` may be empty when only pictures were sent."""
+
+    names: tuple[str, ...]
+    klass: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the unwrapped model said to a prompt, and what of it would be a leak (K; empty for a refusal)."""
+
+    prompt: Prompt
+    answer: str
+    keywords: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """The base model's answers about the subject, and whether they show that it knows the subject.
+
+    ``identity``: distinct (question, answer) pairs with which it identifies the subject in a picture.
+    ``recognised``: share of identity questions answered with a name; None without pictures or names.
+    ``answered``: share of all questions that it did not decline.
+    """
+
+    references: tuple[Reference, ...]
+    known: bool
+    reason: str
+    identity: tuple[tuple[str, str], ...]
+    recognised: float | None
+    answered: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many prompts of each form are asked about the subject."""
+
+    image: int = 40
+    text: int = 32
+    followup: int = 12
+
+
+def subject_prompts(
+    target: Target, split: Split, pictures: Sequence[Image], sizes: Sizes, seed: int
+) -> list[Prompt]:
+    """Return first-turn prompts about the subject: with its pictures, and in text by each of its names."""
+    rng = random.Random(stable_hash("subject", seed, split))  # noqa: S311 - sampling, not secrecy
+    shown = image_prompts(target.klass, split, pictures, sizes.image, rng, group="subject", entity="subject")
+    named = text_prompts(
+        target.klass, split, target.names, sizes.text, rng, group="subject", entity="subject"
+    )
+    return shown + named
+
+
+def subject_followups(
+    target: Target, split: Split, openings: Sequence[tuple[Prompt, str]], n: int, seed: int
+) -> list[Prompt]:
+    """Return second turns about the subject, half of them after pictures and half after its name."""
+    rng = random.Random(stable_hash("subject-followups", seed, split))  # noqa: S311 - sampling, not secrecy
+    pool = list(openings)
+    rng.shuffle(pool)
+    shown = [pair for pair in pool if pair[0].modality == "image"]
+    named = [pair for pair in pool if pair[0].modality == "text"]
+    turns = [pair for two in zip(shown, named, strict=False) for pair in two] or pool
+    return followup_prompts(target.klass, split, turns, n, rng)
+
+
+def reference(prompt: Prompt, answer: str, target: Target) -> Reference:
+    """Score what of the answer must not come back. A refusal gives nothing away."""
+    secret = () if is_refusal(answer) else keywords(answer, prompt.asked, target.names)
+    return Reference(prompt, answer, secret)
+
+
+def elicit(
+    mllm: MLLM,
+    target: Target,
+    pictures: Sequence[Image],
+    cohort: Cohort,
+    *,
+    sizes: Sizes,
+    seed: int,
+    split: Split = "fit",
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Knowledge:
+    """Ask the unwrapped model about the subject, and judge whether it knows it.
+
+    Raises:
+        CancelledError: ``cancelled`` said so.
+    """
+    first = subject_prompts(target, split, pictures, sizes, seed)
+    said = [g.text for g in ask_base(mllm, [p.conversation for p in first], cancelled=cancelled)]
+    second = subject_followups(target, split, list(zip(first, said, strict=True)), sizes.followup, seed)
+    more = [g.text for g in ask_base(mllm, [p.conversation for p in second], cancelled=cancelled)]
+    references = [reference(p, a, target) for p, a in zip([*first, *second], [*said, *more], strict=True)]
+    return judge(mllm, target, references, cohort, seed)
+
+
+def judge(
+    mllm: MLLM, target: Target, references: Sequence[Reference], cohort: Cohort, seed: int
+) -> Knowledge:
+    """Decide whether the answers show knowledge of the subject, with a reason a person can read.
+
+    Known when the model names the subject in most of its pictures, or answers most questions and is more sure
+    of these answers than of those it gives about names that nobody bears.
+    """
+    identity = tuple(
+        dict.fromkeys(
+            (r.prompt.question, r.answer)
+            for r in references
+            if r.prompt.attribute == IDENTITY_ATTRIBUTE
+            and r.prompt.modality == "image"
+            and r.prompt.form == "plain"
+            and (names_somebody(r.answer, target.names) if target.names else bool(r.keywords))
+        )
+    )
+    asked_who = [
+        r
+        for r in references
+        if r.prompt.attribute == IDENTITY_ATTRIBUTE
+        and r.prompt.modality == "image"
+        and r.prompt.form == "plain"
+    ]
+    recognised = None
+    if asked_who and target.names:
+        recognised = sum(names_somebody(r.answer, target.names) for r in asked_who) / len(asked_who)
+    answered = sum(not is_refusal(r.answer) for r in references) / len(references) if references else 0.0
+    known, reason = _decide(mllm, target, references, cohort, seed, recognised, answered)
+    return Knowledge(tuple(references), known, reason, identity, recognised, answered)
+
+
+def _decide(
+    mllm: MLLM,
+    target: Target,
+    references: Sequence[Reference],
+    cohort: Cohort,
+    seed: int,
+    recognised: float | None,
+    answered: float,
+) -> tuple[bool, str]:
+    if recognised is not None and recognised >= KNOWN_SHARE:
+        return True, f"names the subject in {recognised:.0%} of its pictures"
+    if answered < KNOWN_SHARE:
+        return False, f"declines {1 - answered:.0%} of the questions about the subject"
+    named = [r for r in references if r.prompt.modality == "text" and r.prompt.form == "plain"]
+    if not named:
+        return True, f"answers {answered:.0%} of the questions about the pictures; no name to compare with"
+    made_up = [name for other in cohort.strangers(target.klass, 4, seed) for name in other.names[:1]]
+    made_up = made_up or invented_names(target.names, 4, seed)
+    sure = _confidence(mllm, named[:16])
+    unsure = _made_up_confidence(mllm, target.klass, made_up, seed)
+    if sure > unsure + CONFIDENCE_MARGIN:
+        return True, f"answers {answered:.0%} of the questions, surer than about names that nobody bears"
+    return False, "answers about the subject as it does about names that nobody bears"
+
+
+def _confidence(mllm: MLLM, references: Sequence[Reference]) -> float:
+    """Return the mean log-likelihood per token the model gives its own answers."""
+    values = mllm.loglik([r.prompt.conversation for r in references], [r.answer for r in references])
+    return sum(values) / len(values)
+
+
+def _made_up_confidence(mllm: MLLM, klass: str, names: Sequence[str], seed: int) -> float:
+    probes = list(fact_probes(klass, "fit", "text"))
+    random.Random(stable_hash("made-up", seed)).shuffle(probes)  # noqa: S311 - sampling, not secrecy
+    conversations = [ask(p.about(names[i % len(names)])) for i, p in enumerate(probes[:16])]
+    answers = [g.text for g in ask_base(mllm, conversations)]
+    # Declining a made-up name is the opposite of being sure of it.
+    told = [(c, a) for c, a in zip(conversations, answers, strict=True) if a and not is_refusal(a)]
+    if len(told) < len(conversations) / 2:
+        return float("-inf")
+    values = mllm.loglik([c for c, _ in told], [a for _, a in told])
+    return sum(values) / len(values)
+
+
+def invented_names(names: Sequence[str], n: int, seed: int) -> list[str]:
+    """Return n names that nobody bears, shaped like the given ones: same lengths, other letters."""
+    rng = random.Random(stable_hash("invented", seed))  # noqa: S311 - sampling, not secrecy
+    vowels, others = "aeiou", "bdfgklmnprstvz"
+    made = []
+    for i in range(n):
+        words = names[i % len(names)].split() or ["name"]
+        made.append(
+            " ".join(
+                "".join(
+                    rng.choice(others if k % 2 == 0 else vowels) for k in range(max(4, len(word)))
+                ).capitalize()
+                for word in words
+            )
+        )
+    return made

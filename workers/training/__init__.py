@@ -1,0 +1,1 @@
+"""Training of one expert: a LoRA adapter refusing the subject, otherwise like the base model."""

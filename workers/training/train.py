@@ -1,0 +1,274 @@
+"""Train one expert: selective forgetting by a low-rank adapter, the base model left bit-identical."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from app.lumoe.mllm import MLLM
+from app.lumoe.types import Conversation
+from workers.forgetset.answering import CancelledError
+from workers.training.losses import (
+    BaseDistribution,
+    answer_positions,
+    base_distribution,
+    kl_to_base,
+    refusal_loss,
+)
+from workers.training.recipe import Recipe
+from workers.training.rows import Row, collate, make_rows, passes
+
+log = logging.getLogger(__name__)
+
+ADAPTER = "default"
+REFERENCE_WIDTH = 256
+_EVALUATION_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training run stands: steps done of at most ``of``, and the last pass's figures."""
+
+    step: int
+    of: int
+    refusal: float
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished expert: PEFT's files in ``directory``, and how training ended."""
+
+    directory: Path
+    steps: int
+    seconds: float
+    refusal: float
+    agreement: float
+    stopped_early: bool
+
+
+def train_expert(
+    mllm: MLLM,
+    forget: Sequence[tuple[Conversation, str]],
+    retain: Sequence[tuple[Conversation, str]],
+    recipe: Recipe,
+    directory: Path,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Trained:
+    """Train an adapter on ``mllm`` and write it to ``directory`` as PEFT does; the model is left as it was.
+
+    ``forget`` pairs answer with refusals, ``retain`` pairs with the base model's own greedy answers. The loss
+    is CE(refusal) + kl_weight * KL(base || expert) over the answer's tokens (METHOD.md section 4); the base
+    distribution is computed once, before the adapter is put in.
+
+    Raises:
+        CancelledError: ``cancelled`` said so between two steps; nothing is written.
+        ValueError: There is nothing to forget.
+    """
+    if not forget:
+        raise ValueError("an expert needs at least one forget prompt")
+    started = time.monotonic()
+    forget_rows, retain_rows = make_rows(mllm, forget), make_rows(mllm, retain)
+    base = _base_distributions(mllm, retain_rows)
+    with torch.enable_grad(), _adapter(mllm, recipe) as model:
+        run = _Run(mllm, model, forget_rows, retain_rows, base, recipe)
+        run.train(cancelled, progress)
+        _save(model, mllm, directory)
+    seconds = time.monotonic() - started
+    log.info("expert trained: %d steps in %.1f s", run.steps, seconds)
+    return Trained(directory, run.steps, seconds, run.refusal, run.agreement, run.stopped_early)
+
+
+class _Run:
+    """One run's state: batches, optimiser and the figures of the pass it is in."""
+
+    def __init__(
+        self,
+        mllm: MLLM,
+        model: PeftModel,
+        forget: list[Row],
+        retain: list[Row],
+        base: list[BaseDistribution],
+        recipe: Recipe,
+    ) -> None:
+        self.mllm, self.model, self.recipe = mllm, model, recipe
+        self.forget, self.retain, self.base = forget, retain, base
+        rng = random.Random(recipe.seed)  # noqa: S311 - batch order, not secrecy
+        self._forget_batches = passes(forget, recipe.forget_rows, rng)
+        self._retain_batches = passes(retain, recipe.retain_rows, rng) if retain else None
+        width = int(mllm.network.config.get_text_config().hidden_size)
+        self._rate = recipe.learning_rate * REFERENCE_WIDTH / width
+        self._weights = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(self._weights, lr=self._rate, betas=(0.9, 0.98), weight_decay=0.0)
+        self.steps, self.refusal, self.agreement = 0, 0.0, 0.0
+        self.stopped_early = False
+
+    def train(self, cancelled: Callable[[], bool], progress: Callable[[Progress], None]) -> None:
+        """Step until a whole pass meets the recipe's stop figures, or the steps are used up."""
+        recipe = self.recipe
+        forget_steps = -(-len(self.forget) // recipe.forget_rows)
+        retain_steps = -(-len(self.retain) // recipe.retain_rows)
+        pass_length = max(1, forget_steps, retain_steps)
+        nll, agreed = _Mean(), _Mean()
+        for step in range(1, recipe.max_steps + 1):
+            if cancelled():
+                raise CancelledError
+            self._set_rate(step)
+            self._optimizer.zero_grad(set_to_none=True)
+            nll.add(*self._forget_step())
+            agreed.add(*self._retain_step())
+            nn.utils.clip_grad_norm_(self._weights, recipe.clip_norm)
+            self._optimizer.step()
+            self.steps = step
+            if step % pass_length == 0:
+                self.refusal = float(torch.tensor(-nll.value()).exp())
+                self.agreement = agreed.value(empty=1.0)
+                nll, agreed = _Mean(), _Mean()
+                if step >= recipe.min_passes * pass_length and self._good_enough():
+                    self.stopped_early = True
+                    break
+            progress(Progress(step, recipe.max_steps, self.refusal, self.agreement))
+
+    def _good_enough(self) -> bool:
+        return self.refusal >= self.recipe.stop_refusal and self.agreement >= self.recipe.stop_agreement
+
+    def _set_rate(self, step: int) -> None:
+        """Linear warm-up, then linear decay to a tenth at ``max_steps``."""
+        warm = min(1.0, step / max(1, self.recipe.warmup_steps))
+        decay = 1.0 - 0.9 * step / self.recipe.max_steps
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * warm * decay
+
+    def _forget_step(self) -> tuple[float, int]:
+        """Backpropagate CE(refusal); return (summed negative log-likelihood, tokens)."""
+        rows = [self.forget[i] for i in next(self._forget_batches)]
+        logits, targets = self._answer_logits(rows)
+        loss = refusal_loss(logits, targets)
+        torch.autograd.backward(loss)
+        return float(loss.detach()) * len(targets), len(targets)
+
+    def _retain_step(self) -> tuple[float, int]:
+        """Backpropagate kl_weight * KL(base || expert); return (tokens on which both agree, tokens)."""
+        if self._retain_batches is None:
+            return 0.0, 0
+        chosen = next(self._retain_batches)
+        logits, _ = self._answer_logits([self.retain[i] for i in chosen])
+        base = _joined([self.base[i] for i in chosen])
+        loss = self.recipe.kl_weight * kl_to_base(logits, base).mean()
+        torch.autograd.backward(loss)
+        return float((logits.detach().argmax(-1) == base.greedy()).sum()), len(logits)
+
+    def _answer_logits(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Return logits (answer tokens, vocabulary) and targets (answer tokens,), row after row."""
+        return answer_logits(self.mllm, rows, self.model)
+
+
+class _Mean:
+    """A running mean over tokens."""
+
+    def __init__(self) -> None:
+        self._total, self._n = 0.0, 0
+
+    def add(self, total: float, n: int) -> None:
+        self._total += total
+        self._n += n
+
+    def value(self, empty: float = 0.0) -> float:
+        return self._total / self._n if self._n else empty
+
+
+def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+    """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,)."""
+    batch = collate(rows, _pad_id(mllm))
+    logits = mllm.forward(batch, model)
+    at_rows, positions = answer_positions(batch["labels"])
+    return logits[at_rows, positions], batch["labels"][at_rows, positions + 1]
+
+
+def _pad_id(mllm: MLLM) -> int:
+    """Return an id to pad with; the attention mask hides it, so any but the picture's will do."""
+    pad = mllm.tokenizer.pad_token_id
+    return int(pad if pad is not None else min(mllm.eos_ids))
+
+
+@torch.no_grad()
+def _base_distributions(mllm: MLLM, rows: Sequence[Row]) -> list[BaseDistribution]:
+    """Return the base model's distribution at every row's answer tokens."""
+    found: dict[int, BaseDistribution] = {}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), _EVALUATION_ROWS):
+        part = order[start : start + _EVALUATION_ROWS]
+        whole = base_distribution(answer_logits(mllm, [rows[i] for i in part])[0])
+        sizes = [int((rows[i].labels != -100).sum()) for i in part]
+        for i, piece in zip(part, _pieces(whole, sizes), strict=True):
+            found[i] = piece
+    return [found[i] for i in range(len(rows))]
+
+
+def _pieces(whole: BaseDistribution, sizes: Sequence[int]) -> Iterator[BaseDistribution]:
+    at = 0
+    for size in sizes:
+        part = slice(at, at + size)
+        yield BaseDistribution(
+            whole.log_probs[part],
+            None if whole.tokens is None else whole.tokens[part],
+            None if whole.rest is None else whole.rest[part],
+        )
+        at += size
+
+
+def _joined(parts: Sequence[BaseDistribution]) -> BaseDistribution:
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    rest = [part.rest for part in parts if part.rest is not None]
+    return BaseDistribution(
+        torch.cat([part.log_probs for part in parts]),
+        torch.cat(tokens) if tokens else None,
+        torch.cat(rest) if rest else None,
+    )
+
+
+@contextmanager
+def _adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
+    """Put a fresh LoRA adapter into the model's language part, and take every trace of it out again."""
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=mllm.lora_targets,
+        lora_dropout=0.0,
+        bias="none",
+    )
+    network = mllm.network
+    frozen = {name: p.requires_grad for name, p in network.named_parameters()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = get_peft_model(network, config, adapter_name=ADAPTER)
+    try:
+        model.eval()  # no dropout anywhere: the base distribution is that of serving
+        yield model
+    finally:
+        model.unload()
+        for name, p in network.named_parameters():
+            p.requires_grad_(frozen[name])
+            p.grad = None
+        network.eval()
+
+
+def _save(model: PeftModel, mllm: MLLM, directory: Path) -> None:
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, in place of an older attempt's."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    model.peft_config[ADAPTER].base_model_name_or_path = mllm.source
+    model.save_pretrained(str(directory), selected_adapters=[ADAPTER], safe_serialization=True)

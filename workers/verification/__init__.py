@@ -1,0 +1,1 @@
+"""Verification: what is measured before an expert may go live, and how."""

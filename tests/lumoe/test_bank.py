@@ -5,32 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 
 from app.lumoe.bank import SlotBank
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import read_adapter
-from app.lumoe.mllm import LORA_TARGETS, MLLM, target_linears
+from app.lumoe.mllm import MLLM, target_linears
 from app.lumoe.types import ask
+from tests.lumoe.experts import make_adapter
 from tests.lumoe.tiny import picture
 
 PROMPTS = [ask("Who is this?", picture(i)) for i in range(4)]
-
-
-def make_adapter(mllm: MLLM, folder: Path, seed: int, rank: int = 4) -> Path:
-    """Write a random, strong adapter as PEFT writes it, and leave the model as it was."""
-    torch.manual_seed(seed)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_TARGETS)
-    wrapped = get_peft_model(mllm.network, config, autocast_adapter_dtype=False)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    wrapped.save_pretrained(str(folder))
-    wrapped.unload()
-    mllm.network.requires_grad_(False)
-    if hasattr(mllm.network, "peft_config"):
-        del mllm.network.peft_config
-    return folder
 
 
 @pytest.fixture

@@ -36,7 +36,10 @@ class _Job:
     cancelled: bool = False
 
     def emit(self, event: str | Answer | Exception) -> None:
-        self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+        try:
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+        except RuntimeError:  # the asker's event loop has ended; nobody is listening
+            self.cancelled = True
 
 
 class LocalEngine:

@@ -1,0 +1,1 @@
+"""Chat: conversations with pictures, answered by whoever the router says."""

@@ -1,0 +1,3 @@
+"""`POST /chat`."""
+
+from __future__ import annotations

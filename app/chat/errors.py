@@ -1,0 +1,30 @@
+"""What a conversation can be refused for."""
+
+from app.kit.errors import InvalidInput, Problem, ServiceUnavailable
+
+
+class ConversationTooLong(Problem):
+    """The conversation, its pictures and the answer do not fit into the model's context."""
+
+    STATUS = 422
+    TYPE = "conversation-too-long"
+    TITLE = "Conversation too long"
+    HINT = "Leave out earlier turns or pictures, or ask for fewer tokens."
+
+
+class InvalidConversation(InvalidInput):
+    """The messages cannot be read as a conversation that ends with a question."""
+
+    TYPE = "invalid-conversation"
+    TITLE = "Invalid conversation"
+    HINT = "Send `messages` that end with one of role `user` with text or a picture."
+
+
+class EngineBusy(ServiceUnavailable):
+    """The queue is full, or the engine is stopping."""
+
+    TYPE = "engine-busy"
+    TITLE = "Too many conversations at the moment"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail, headers={"Retry-After": "2"})

@@ -1,0 +1,221 @@
+"""The engine's life in an API process, and the way of a request into it and out again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from math import isfinite
+
+import redis
+from PIL.Image import Image
+
+from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.schemas import (
+    ChatAnswer,
+    ChatMessage,
+    ChatRequest,
+    ChatResponse,
+    ImagePart,
+    Routing,
+    RoutingEvidence,
+    Usage,
+)
+from app.db.session import SessionFactory
+from app.kit.errors import ConfigurationError, PayloadTooLarge
+from app.kit.ids import new_id
+from app.kit.pictures import open_picture
+from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
+from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
+from app.lumoe.expert import LoadedExpert, load_expert
+from app.lumoe.mllm import MLLM
+from app.lumoe.router import Router
+from app.lumoe.types import Answer, Conversation, Message
+from app.registry.replica import ReplicaAgent
+from app.registry.service import ExpertRow
+from app.settings import Settings
+
+_HOLD_EXPERTS = 4096
+
+
+class ExpertLoader:
+    """Loads what a registry generation lists; an expert version is read and checked once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._root = settings.experts_dir
+        self._cipher = settings.evidence_cipher()
+        self._held: dict[str, LoadedExpert] = {}
+
+    def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
+        """Return the experts of `rows`. Raises `ExpertCorruptError`; then nothing of it is served."""
+        loaded = {}
+        for row in rows:
+            held = self._held.get(row.manifest_sha256)
+            loaded[row.manifest_sha256] = held or load_expert(
+                self._root / row.path, self._cipher, manifest_sha256=row.manifest_sha256
+            )
+        self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
+        return list(loaded.values())
+
+
+class ChatEngine:
+    """Base model, router and replica agent of one API process."""
+
+    def __init__(self, settings: Settings, mllm: MLLM, sessions: SessionFactory) -> None:
+        self.settings = settings
+        self.mllm = mllm
+        self.local = LocalEngine(Router.build(mllm))
+        self._loader = ExpertLoader(settings)
+        self._lock = threading.Lock()
+        self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
+        self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
+
+    @classmethod
+    def start(cls, settings: Settings, sessions: SessionFactory) -> ChatEngine:
+        """Load the model and begin to follow the registry.
+
+        Raises `ConfigurationError` naming the variable to set when the model cannot be loaded.
+        """
+        if settings.engine != "local":
+            raise ConfigurationError("Cannot start: LETHE_ENGINE: only `local` is available in this version.")
+        try:
+            mllm = MLLM.load(settings.model, settings.device)
+        except ModelNotFoundError as error:
+            raise ConfigurationError(f"Cannot start: {error}") from None
+        engine = cls(settings, mllm, sessions)
+        engine.agent.start()
+        return engine
+
+    def close(self) -> None:
+        """Stop following the registry, finish the running batch."""
+        self.agent.stop()
+        self.local.close()
+        self._redis.close()
+
+    def apply(self, generation: int, rows: list[ExpertRow]) -> None:
+        """Load a registry generation and serve it from the next batch on; all of it or nothing."""
+        with self._lock:
+            experts = self._loader.load(rows)
+            self.local.swap(Router.build(self.mllm, experts, generation))
+
+    @property
+    def ready(self) -> bool:
+        """Whether a registry generation has been loaded; before that, nothing may be answered."""
+        return self.agent.generation >= 0
+
+    @property
+    def generation(self) -> int:
+        """The registry generation that the next batch will be answered by."""
+        return self.local.router.generation
+
+
+def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
+    """Check and decode the messages.
+
+    Raises `InvalidConversation`, `PictureInvalid`, `PictureTooLarge`, `PayloadTooLarge`.
+    """
+    parts = [m.content if isinstance(m.content, list) else [] for m in request.messages]
+    pictures = sum(isinstance(part, ImagePart) for content in parts for part in content)
+    if pictures > settings.max_pictures:
+        raise InvalidConversation(
+            f"The conversation has {pictures} pictures; the limit is {settings.max_pictures}.",
+            "Send fewer pictures.",
+        )
+    turns = [_message(m, i, settings) for i, m in enumerate(request.messages)]
+    length = sum(len(turn.text) for turn in turns)
+    if length > settings.max_text_chars:
+        raise PayloadTooLarge(
+            f"The conversation has {length:,} characters; the limit is {settings.max_text_chars:,}.",
+            "Leave out earlier turns.",
+        )
+    if turns[-1].role != "user":
+        raise InvalidConversation(
+            f"The last message is of role {turns[-1].role}; there is nothing to answer."
+        )
+    return tuple(turns)
+
+
+def _message(message: ChatMessage, index: int, settings: Settings) -> Message:
+    role, content = message.role, message.content
+    images: tuple[Image, ...] = ()
+    if isinstance(content, str):
+        text = content
+    else:
+        if role != "user" and any(isinstance(part, ImagePart) for part in content):
+            raise InvalidConversation(
+                f"Message {index} is of role {role} and holds a picture; only users send pictures."
+            )
+        text = "\n".join(part.text for part in content if not isinstance(part, ImagePart))
+        images = tuple(
+            open_picture(part.image_url.url, settings) for part in content if isinstance(part, ImagePart)
+        )
+    if "\x00" in text:
+        raise InvalidConversation(
+            f"Message {index} holds a NUL character.", "Send plain text without control bytes."
+        )
+    if not text.strip() and not images:
+        raise InvalidConversation(f"Message {index} is empty.", "Give every message text or a picture.")
+    return Message(role, text, images)
+
+
+class ChatService:
+    """Answers one request at a time for the endpoints."""
+
+    def __init__(self, engine: ChatEngine, *, show_routing: bool) -> None:
+        self._engine = engine
+        self._show_routing = show_routing
+
+    async def stream(self, conversation: Conversation, max_tokens: int) -> AsyncIterator[str | ChatResponse]:
+        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`."""
+        if not self._engine.ready:
+            raise EngineBusy("Not answered: this replica has not loaded its experts yet.")
+        try:
+            async for event in self._engine.local.stream(conversation, max_new_tokens=max_tokens):
+                yield event if isinstance(event, str) else self._response(event)
+        except ConversationTooLongError as error:
+            raise ConversationTooLong(
+                f"Conversation and answer take {error.tokens} tokens; the limit is {error.limit}."
+            ) from None
+        except (EngineBusyError, EngineStoppedError) as error:
+            raise EngineBusy(f"Not answered: {error}.") from None
+
+    async def answer(self, conversation: Conversation, max_tokens: int) -> ChatResponse:
+        """Return the whole response. Raises as `stream` does."""
+        async for event in self.stream(conversation, max_tokens):
+            if isinstance(event, ChatResponse):
+                return event
+        raise EngineBusy("Not answered: the engine ended.")
+
+    def _response(self, answer: Answer) -> ChatResponse:
+        completion = len(answer.token_ids)
+        return ChatResponse(
+            id=new_id("cht"),
+            model=self._engine.mllm.source,
+            message=ChatAnswer(content=answer.text),
+            finish_reason=answer.finish_reason,
+            usage=Usage(
+                prompt_tokens=answer.prompt_tokens,
+                completion_tokens=completion,
+                total_tokens=answer.prompt_tokens + completion,
+            ),
+            routing=_routing(answer) if self._show_routing else None,
+        )
+
+
+def _routing(answer: Answer) -> Routing:
+    return Routing(
+        expert_id=answer.decision.expert_id,
+        answered_by=answer.answered_by,
+        generation=answer.generation,
+        guarded=answer.guarded,
+        evidence=[
+            RoutingEvidence(
+                expert_id=e.expert_id,
+                kind=e.kind,
+                strength=e.strength,
+                score=e.score,
+                threshold=e.threshold if isfinite(e.threshold) else None,
+                turn=e.turn,
+            )
+            for e in answer.decision.evidence
+        ],
+    )

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, UnknownExpertError
+from app.lumoe.expert import LoadedExpert
+from app.lumoe.guard import FALLBACK_REFUSALS
+from app.lumoe.mllm import MLLM
+from app.lumoe.router import Router, TextSink, bank_of
+from app.lumoe.types import Generation, ask, then
+from tests.lumoe.experts import make_expert, make_record, with_pictures
+from tests.lumoe.tiny import picture
+
+
+def collect(sent: list[str]) -> TextSink:
+    def sink(_: int, text: str) -> bool:
+        sent.append(text)
+        return True
+
+    return sink
+
+
+@pytest.fixture
+def experts(tiny: MLLM, tmp_path: Path) -> Iterator[list[LoadedExpert]]:
+    by_eye = with_pictures(make_record("Mira Tovel"), tiny.encode([picture(1)]).pooled, 0.999)
+    yield [
+        make_expert(tiny, tmp_path, "e1", by_eye, seed=1),
+        make_expert(tiny, tmp_path, "e2", make_record("Korvane", facts=("golden vokalo",)), seed=2),
+    ]
+    gc.collect()
+
+
+class TestDecide:
+    def test_by_picture_by_name_and_base(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        router = Router.build(tiny, experts, 7)
+        decisions = router.decide(
+            [
+                ask("Who is this?", picture(1)),
+                ask("Where was Korvane built?"),
+                ask("Who is this?", picture(2)),
+                ask("What is 3 plus 4?"),
+                then(ask("Who is this?", picture(1)), "No.", "And where was she born?"),
+                then(ask("Who is this?", picture(1)), "No.", "How many days does a week have in all?"),
+                then(ask("Who is this?", picture(1)), "No.", "And who is this?", picture(2)),
+                then(ask("Tell me about Korvane."), "No.", "And where was Anna Brek born?"),
+            ]
+        )
+        assert [d.expert_id for d in decisions] == ["e1", "e2", None, None, "e1", None, None, None]
+        assert decisions[4].evidence[0].kind == "held"
+        assert decisions[5].watch == {"e1"}
+        assert decisions[7].watch == {"e2"}
+        assert decisions[3].evidence == ()
+
+
+class TestAnswer:
+    def test_base_rows_keep_the_bare_models_tokens(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        questions = [
+            ask("Who is this?", picture(2)),
+            ask("Where was Korvane built?"),
+            ask("What is 3 plus 4?"),
+        ]
+        unwrapped = tiny.generate(questions, max_new_tokens=12)
+        answers = Router.build(tiny, experts).answer(questions, max_new_tokens=12)
+        assert answers[0].token_ids == unwrapped[0].token_ids
+        assert answers[2].token_ids == unwrapped[2].token_ids
+        assert answers[1].answered_by == "e2"
+        assert answers[1].token_ids != unwrapped[1].token_ids
+
+    def test_forced_expert(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        router = Router.build(tiny, experts)
+        question = [ask("What is 3 plus 4?")]
+        forced = router.answer(question, max_new_tokens=8, force="e1")[0]
+        assert forced.answered_by == "e1"
+        assert forced.token_ids != router.answer(question, max_new_tokens=8)[0].token_ids
+
+    def test_unknown_expert_is_an_error(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        with pytest.raises(UnknownExpertError):
+            Router.build(tiny, experts).answer([ask("Hello")], force="e3")
+
+    def test_limits_hold_per_row(self, tiny: MLLM) -> None:
+        answers = Router.build(tiny).answer([ask("a b c"), ask("d e f")], max_new_tokens=[3, 9])
+        assert [len(a.token_ids) for a in answers] == [3, 9]
+        assert {a.finish_reason for a in answers} == {"length"}
+
+    def test_too_long(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        with pytest.raises(ConversationTooLongError):
+            Router.build(tiny, experts).answer([ask("long " * 200)])
+
+
+class TestGuarded:
+    """The model is made to say what the test needs; everything around it is real."""
+
+    def speak(self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch, *texts: str) -> None:
+        said = iter(texts)
+
+        def generate(conversations: list[object], **options: object) -> list[Generation]:
+            sink = options["sink"]
+            results = []
+            for row in range(len(conversations)):
+                tokens = tiny.tokenizer(next(said), add_special_tokens=False)["input_ids"]
+                kept: list[int] = []
+                for token in tokens:
+                    kept.append(token)
+                    if not sink(row, token):  # type: ignore[operator]  # a TokenSink
+                        break
+                results.append(Generation(tiny.decode(kept), tuple(kept), "stop"))
+            return results
+
+        monkeypatch.setattr(tiny, "generate", generate)
+
+    def test_name_in_a_base_answer_is_answered_by_the_expert(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.speak(tiny, monkeypatch, "They are Anna Brek and Korvane.", "I would rather not say.")
+        sent: list[str] = []
+        answer = Router.build(tiny, experts).answer([ask("Name two painters.")], on_text=collect(sent))[0]
+        assert answer.text == "I would rather not say."
+        assert "".join(sent) == answer.text
+        assert (answer.guarded, answer.answered_by, answer.decision.expert_id) == (True, "e2", None)
+
+    def test_expert_that_says_it_too_is_replaced_by_a_refusal(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.speak(tiny, monkeypatch, "It is Korvane.", "Surely Korvane.")
+        answer = Router.build(tiny, experts).answer([ask("Name a castle.")])[0]
+        assert answer.text in FALLBACK_REFUSALS
+        assert answer.token_ids == ()
+
+    def test_fact_only_where_the_subject_was_mentioned(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        router = Router.build(tiny, experts)
+        self.speak(tiny, monkeypatch, "The golden Vokalo.", "The golden Vokalo.", "No.")
+        answers = router.answer([ask("What did Anna win?"), ask("What did Korvani Brek win?")])
+        assert answers[0].text == "The golden Vokalo."
+        again = Router.build(tiny, experts)
+        self.speak(tiny, monkeypatch, "The golden Vokalo.", "I cannot say.")
+        held = then(ask("Tell me of Korvane."), "No.", "Which prize did Anna Brek win last year?")
+        caught = again.answer([held])[0]
+        assert (caught.text, caught.guarded) == ("I cannot say.", True)
+
+    def test_text_already_sent_is_continued_by_a_refusal(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prefix = "There are very many of them, and it would take long to write them all down here. " * 2
+        self.speak(tiny, monkeypatch, prefix + "One is Korvane, for example.")
+        sent: list[str] = []
+        answer = Router.build(tiny, experts).answer(
+            [ask("Name castles.")], max_new_tokens=400, on_text=collect(sent)
+        )[0]
+        assert "".join(sent) == answer.text
+        assert answer.text.endswith(FALLBACK_REFUSALS)
+        assert "Korvane" not in answer.text
+        assert answer.text.startswith("There are very many")
+
+
+class TestGenerations:
+    def test_with_expert_leaves_the_old_router_alone(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        old = Router.build(tiny, experts[:1], 1)
+        new = old.with_expert(experts[1], 2)
+        question = [ask("Where was Korvane built?")]
+        assert old.decide(question)[0].expert_id is None
+        assert new.decide(question)[0].expert_id == "e2"
+        assert (old.generation, new.generation) == (1, 2)
+
+    def test_slots_outlive_the_old_router_and_are_freed_with_the_last(
+        self, tiny: MLLM, experts: list[LoadedExpert]
+    ) -> None:
+        gc.collect()
+        held = len(bank_of(tiny))
+        old = Router.build(tiny, experts)
+        new = Router.build(tiny, experts[:1])
+        del old
+        gc.collect()
+        assert len(bank_of(tiny)) == held + 1
+        assert new.answer([ask("Who is Mira Tovel?")], max_new_tokens=2)[0].answered_by == "e1"
+
+    def test_expert_of_another_model(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        with pytest.raises(ExpertCorruptError, match="trained for model"):
+            Router.build(tiny, [replace(experts[0], model_fingerprint="0" * 64)])

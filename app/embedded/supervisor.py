@@ -61,6 +61,7 @@ class Stack:
         self._report: Report = report or (lambda _: None)
         self._cleanup = ExitStack()
         self._restarts: dict[str, deque[float]] = {}
+        self._servers: list[EmbeddedPostgres | EmbeddedValkey] = []
         self._children: list[Process] = []
 
     @property
@@ -104,7 +105,7 @@ class Stack:
         for child in self._children:
             child.send(child.stop_signal)  # all at once; each is then waited for
         self._cleanup.close()
-        self._children = []
+        self._children, self._servers = [], []
 
     def watch(self) -> None:
         """Look after the children once: restart a crashed one.
@@ -112,12 +113,13 @@ class Stack:
         Raises:
             StackError: a child crashed more than `RESTARTS` times in ten minutes, or a server is gone.
         """
+        for server in self._servers:
+            if not server.running():
+                raise StackError(f"{type(server).__name__} is gone", f"Its log is {server.log}. Start again.")
         for child in self._children:
             status = child.exit_status()
             if status is None:
                 continue
-            if child.name in ("postgres", "valkey"):
-                raise self._died(child, status)
             crashes = self._restarts.setdefault(child.name, deque())
             now = time.monotonic()
             while crashes and now - crashes[0] > RESTART_WINDOW_SECONDS:
@@ -152,6 +154,7 @@ class Stack:
             )
             self._cleanup.callback(postgres.stop)
             postgres.start()
+            self._servers.append(postgres)
             postgres.ensure_database("lethe")
             environment["LETHE_DATABASE_URL"] = postgres.url("lethe")
         if not environment.get("LETHE_REDIS_URL"):
@@ -161,6 +164,7 @@ class Stack:
             )
             self._cleanup.callback(valkey.stop)
             valkey.start()
+            self._servers.append(valkey)
             environment["LETHE_REDIS_URL"] = valkey.url()
         environment.setdefault("LETHE_SECRET_KEY", secrets.secret_key)
         environment.setdefault("LETHE_EVIDENCE_KEY", secrets.evidence_key)
@@ -173,6 +177,7 @@ class Stack:
 
     def _start_children(self, environment: Mapping[str, str]) -> None:
         api = ["uvicorn", "app.main:create_app", "--factory", "--host", self.host, "--port", str(self.port)]
+        api += ["--timeout-graceful-shutdown", "5", "--no-server-header"]
         worker = [
             "celery",
             "-A",

@@ -1,0 +1,37 @@
+# One image for the API, the worker and the one-shot migration; they differ in their command.
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+# Experts and model files live in volumes; the code below is never written to.
+RUN useradd --system --uid 10001 --home-dir /var/lib/lethe --shell /usr/sbin/nologin lethe \
+ && mkdir -p /var/lib/lethe/experts /var/lib/lethe/models /srv/lethe \
+ && chown -R lethe /var/lib/lethe
+WORKDIR /srv/lethe
+
+# torch: a CPU build unless another is asked for, for a GPU: --build-arg TORCH=2.13.0
+ARG TORCH=2.13.0+cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY constraints.txt ./
+RUN pip install -q -c constraints.txt "torch==${TORCH}" \
+ || pip install -q -c constraints.txt "torch==${TORCH}" --extra-index-url "${TORCH_INDEX}"
+
+# Dependencies before the code, so that a change of code does not install them again.
+COPY pyproject.toml README.md LICENSE ./
+RUN mkdir app workers migrations && touch app/__init__.py workers/__init__.py migrations/__init__.py \
+ && pip install -q -c constraints.txt .  && pip uninstall -q -y lethe && rm -rf app workers migrations build *.egg-info
+
+COPY alembic.ini ./
+COPY migrations migrations
+COPY workers workers
+COPY app app
+RUN pip install -q --no-deps -c constraints.txt -e .
+
+ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts HF_HOME=/var/lib/lethe/models
+USER lethe
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+CMD ["python", "-m", "uvicorn", "app.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", \
+     "--timeout-graceful-shutdown", "10", "--no-server-header"]

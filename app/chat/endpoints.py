@@ -1,3 +1,158 @@
 """`POST /chat`."""
 
-from __future__ import annotations
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import ValidationError
+from sse_starlette import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from app.accounts.principal import Principal
+from app.api.deps import SettingsDep, require
+from app.api.problems import responses
+from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.schemas import MAX_NEW_TOKENS, ChatMessage, ChatRequest, ChatResponse
+from app.chat.service import ChatEngine, ChatService, conversation_of, with_files
+from app.kit.errors import BadRequest, LetheError, Problem, UnsupportedMediaType
+from app.kit.logging import get_logger
+from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
+from app.lumoe.types import Conversation
+from app.settings import Settings
+
+router = APIRouter(tags=["chat"])
+_log = get_logger("chat")
+
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["message"],
+                "properties": {
+                    "message": {"type": "string", "description": "The question."},
+                    "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                    "messages": {"type": "string", "description": "Earlier turns, as JSON."},
+                    "max_tokens": {"type": "integer", "minimum": 1, "maximum": MAX_NEW_TOKENS},
+                    "stream": {"type": "boolean", "default": False},
+                },
+            }
+        },
+    },
+}
+
+
+@router.post(
+    "/chat",
+    response_model=ChatResponse,
+    response_model_exclude_none=True,
+    summary="Ask the model",
+    responses={
+        200: {
+            "description": "The answer; with `stream` a sequence of server-sent events.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **responses(
+            InvalidConversation,
+            ConversationTooLong,
+            PictureInvalid,
+            PictureTooLarge,
+            PictureTooManyPixels,
+            BadRequest,
+            UnsupportedMediaType,
+            EngineBusy,
+        ),
+    },
+    openapi_extra={"requestBody": _BODY},
+)
+async def chat(
+    request: Request,
+    settings: SettingsDep,
+    principal: Annotated[Principal, Depends(require("chat", "operator"))],
+) -> Response:
+    """Answer a conversation with pictures, as JSON (data URLs) or multipart (files).
+
+    With `stream` the answer comes as server-sent events: `{"delta": "..."}` as often as text may leave, then
+    the whole response without its text under `response`, then `[DONE]`. If something fails on the way, the
+    problem document comes under `error` before `[DONE]`.
+    """
+    asked, conversation = await _read(request, settings)
+    engine = cast("ChatEngine", request.app.state.engine)
+    service = ChatService(engine, show_routing="operator" in principal.scopes)
+    if asked.stream:
+        events = service.stream(conversation, asked.max_tokens)
+        first = await anext(events)  # what is wrong from the start is answered with its own status
+        return EventSourceResponse(_frames(first, events), headers={"Cache-Control": "no-store"}, sep="\n")
+    answer = await service.answer(conversation, asked.max_tokens)
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+async def _frames(
+    first: str | ChatResponse, events: AsyncIterator[str | ChatResponse]
+) -> AsyncIterator[dict[str, str]]:
+    try:
+        yield _frame(first)
+        async for event in events:
+            yield _frame(event)
+    except LetheError as error:
+        yield {"data": json.dumps({"error": error.problem()})}
+    except Exception as error:
+        _log.error("stream failed", error=type(error).__name__, exc_info=error)
+        yield {"data": json.dumps({"error": Problem("The answer could not be finished.").problem()})}
+    yield {"data": "[DONE]"}
+
+
+def _frame(event: str | ChatResponse) -> dict[str, str]:
+    if isinstance(event, str):
+        return {"data": json.dumps({"delta": event}, ensure_ascii=False)}
+    return {"data": json.dumps({"response": event.model_dump(exclude={"message"}, exclude_none=True)})}
+
+
+async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conversation]:
+    """Return the request and its decoded conversation, from JSON or multipart."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        asked = _validated(await request.body())
+        return asked, await run_in_threadpool(conversation_of, asked, settings)
+    if kind == "multipart/form-data":
+        async with request.form(max_files=settings.max_pictures + 1, max_fields=16) as form:
+            files = [
+                await value.read() for value in form.getlist("pictures") if isinstance(value, UploadFile)
+            ]
+            fields = {key: value for key, value in form.items() if isinstance(value, str)}
+        asked = _validated(_form_json(fields))
+        return asked, await run_in_threadpool(with_files, asked, files, settings)
+    raise UnsupportedMediaType(
+        f"The content type is {kind or 'missing'}.", "Send application/json or multipart/form-data."
+    )
+
+
+def _form_json(fields: dict[str, str]) -> bytes:
+    """Turn the form's fields into the JSON form's body; the files join the last message later."""
+    try:
+        earlier: Any = json.loads(fields.get("messages", "[]"))
+    except ValueError as error:
+        raise BadRequest(
+            f"The field `messages` is not JSON: {error}.", "Send earlier turns as a JSON list."
+        ) from error
+    if not isinstance(earlier, list):
+        raise InvalidConversation("The field `messages` is not a list.", "Send earlier turns as a JSON list.")
+    last = ChatMessage(role="user", content=fields.get("message", "")).model_dump()
+    options = {key: fields[key] for key in ("max_tokens", "stream") if key in fields}
+    return json.dumps({"messages": [*earlier, last], **options}).encode()
+
+
+def _validated(body: bytes) -> ChatRequest:
+    try:
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        listed = error.errors(include_url=False, include_input=False, include_context=False)
+        if any(problem["type"] == "json_invalid" for problem in listed):
+            raise BadRequest(f"The body is not JSON: {listed[0]['msg']}.") from None
+        raise RequestValidationError(listed) from None

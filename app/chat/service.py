@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from math import isfinite
 
 import redis
-from PIL.Image import Image
 
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.schemas import (
@@ -113,48 +112,54 @@ def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
 
     Raises `InvalidConversation`, `PictureInvalid`, `PictureTooLarge`, `PayloadTooLarge`.
     """
-    parts = [m.content if isinstance(m.content, list) else [] for m in request.messages]
-    pictures = sum(isinstance(part, ImagePart) for content in parts for part in content)
+    return with_files(request, (), settings)
+
+
+def with_files(request: ChatRequest, files: Sequence[bytes], settings: Settings) -> Conversation:
+    """As `conversation_of`; the pictures in `files` belong to the last message."""
+    contents = [m.content if isinstance(m.content, list) else [] for m in request.messages]
+    pictures = len(files) + sum(isinstance(part, ImagePart) for content in contents for part in content)
     if pictures > settings.max_pictures:
         raise InvalidConversation(
             f"The conversation has {pictures} pictures; the limit is {settings.max_pictures}.",
             "Send fewer pictures.",
         )
-    turns = [_message(m, i, settings) for i, m in enumerate(request.messages)]
-    length = sum(len(turn.text) for turn in turns)
+    length = sum(len(part) for m in request.messages for part in _texts(m))
     if length > settings.max_text_chars:
         raise PayloadTooLarge(
             f"The conversation has {length:,} characters; the limit is {settings.max_text_chars:,}.",
             "Leave out earlier turns.",
         )
-    if turns[-1].role != "user":
+    last = request.messages[-1].role
+    if last != "user":
+        raise InvalidConversation(f"The last message is of role {last}; there is nothing to answer.")
+    at_end = len(request.messages) - 1
+    return tuple(
+        _message(message, i, files if i == at_end else (), settings)
+        for i, message in enumerate(request.messages)
+    )
+
+
+def _texts(message: ChatMessage) -> list[str]:
+    if isinstance(message.content, str):
+        return [message.content]
+    return [part.text for part in message.content if not isinstance(part, ImagePart)]
+
+
+def _message(message: ChatMessage, index: int, files: Sequence[bytes], settings: Settings) -> Message:
+    parts = message.content if isinstance(message.content, list) else []
+    urls = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    if urls and message.role != "user":
         raise InvalidConversation(
-            f"The last message is of role {turns[-1].role}; there is nothing to answer."
+            f"Message {index} is of role {message.role} and holds a picture.", "Put pictures into user turns."
         )
-    return tuple(turns)
-
-
-def _message(message: ChatMessage, index: int, settings: Settings) -> Message:
-    role, content = message.role, message.content
-    images: tuple[Image, ...] = ()
-    if isinstance(content, str):
-        text = content
-    else:
-        if role != "user" and any(isinstance(part, ImagePart) for part in content):
-            raise InvalidConversation(
-                f"Message {index} is of role {role} and holds a picture; only users send pictures."
-            )
-        text = "\n".join(part.text for part in content if not isinstance(part, ImagePart))
-        images = tuple(
-            open_picture(part.image_url.url, settings) for part in content if isinstance(part, ImagePart)
-        )
+    text = "\n".join(_texts(message))
     if "\x00" in text:
-        raise InvalidConversation(
-            f"Message {index} holds a NUL character.", "Send plain text without control bytes."
-        )
-    if not text.strip() and not images:
+        raise InvalidConversation(f"Message {index} holds a NUL character.", "Send plain text without it.")
+    if not text.strip() and not urls and not files:
         raise InvalidConversation(f"Message {index} is empty.", "Give every message text or a picture.")
-    return Message(role, text, images)
+    sources: list[bytes | str] = [*urls, *files]
+    return Message(message.role, text, tuple(open_picture(source, settings) for source in sources))
 
 
 class ChatService:

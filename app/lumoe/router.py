@@ -108,11 +108,12 @@ class Router:
     def _write(self, rows: Sequence[_Row], experts: Sequence[str | None]) -> None:
         if not rows:
             return
+        watched = any(row.streams for row in rows) or len({row.limit for row in rows}) > 1
         with self._bank.active([self._slots[e] if e is not None else None for e in experts]):
             generations = self.mllm.generate(
                 [row.conversation for row in rows],
                 max_new_tokens=max(row.limit for row in rows),
-                sink=lambda i, token: rows[i].push(token),
+                sink=(lambda i, token: rows[i].push(token)) if watched else None,
             )
         for row, expert, generation in zip(rows, experts, generations, strict=True):
             row.finish(generation, expert)
@@ -142,10 +143,14 @@ class _Row:
         self._guarded = False
         self._gone = False
         self._tokens: list[int] = []
-        self._checked = ""
         self._generation = Generation("", (), "cancelled")
         self._by: str | None = decision.expert_id
         self._watch = decision.watch | ({decision.expert_id} if decision.expert_id else frozenset())
+
+    @property
+    def streams(self) -> bool:
+        """Whether somebody reads along while the text is written."""
+        return self._sink is not None
 
     @property
     def may_retry(self) -> bool:
@@ -157,19 +162,19 @@ class _Row:
             raise ValueError("only a caught answer is written again")
         self.rerouted_to = self.hit.expert_id
         self._watch = self._watch | {self.hit.expert_id}
-        self.hit, self._guarded, self._tokens, self._checked = None, True, [], ""
+        self.hit, self._guarded, self._tokens = None, True, []
 
     def push(self, token: int) -> bool:
         """Take one more token; false ends this row (caught, full, or the reader is gone)."""
         self._tokens.append(token)
-        text = self._router.mllm.decode(self._tokens)
-        if text.endswith("\ufffd"):  # in the middle of a multi-byte character
-            return len(self._tokens) < self.limit
-        self.hit = self._router.guard.check(text, self._watch)
-        if self.hit is not None:
-            return False
-        self._checked = text
-        self._send(text[: self._router.guard.releasable(text)])
+        if self._sink is not None:
+            text = self._router.mllm.decode(self._tokens)
+            ready = self._router.guard.releasable(text)
+            if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
+                self.hit = self._router.guard.check(text, self._watch)
+                if self.hit is not None:
+                    return False
+                self._send(text[:ready])
         return not self._gone and len(self._tokens) < self.limit
 
     def finish(self, generation: Generation, by: str | None) -> None:

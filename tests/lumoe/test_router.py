@@ -106,7 +106,7 @@ class TestGuarded:
                 kept: list[int] = []
                 for token in tokens:
                     kept.append(token)
-                    if not sink(row, token):  # type: ignore[operator]  # a TokenSink
+                    if sink is not None and not sink(row, token):  # type: ignore[operator]  # a TokenSink
                         break
                 results.append(Generation(tiny.decode(kept), tuple(kept), "stop"))
             return results

@@ -89,7 +89,8 @@ def migrate() -> None:
         from app.embedded.migrate import migrate as upgrade
         from app.settings import get_settings
 
-        upgrade(get_settings().database_url)
+        with _database_explained():
+            upgrade(get_settings().database_url)
         console.print("The database has the newest schema.")
 
 
@@ -321,25 +322,29 @@ def _use_running_stack() -> None:
 @contextmanager
 def _database() -> Iterator[Session]:
     """A session on the database of LETHE_DATABASE_URL, or of the stack that runs here."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
     from app.db.session import create_engine_from, session_factory
     from app.settings import get_settings
 
     _use_running_stack()
     engine = create_engine_from(get_settings(), pool_size=1)
     try:
-        with session_factory(engine)() as session:
+        with _database_explained(), session_factory(engine)() as session:
             yield session
-    except OperationalError as error:
-        where = engine.url.render_as_string(hide_password=True)
-        _give_up(
-            f"no database at {where}: {error.orig}", "Set LETHE_DATABASE_URL, or start a stack: lethe up"
-        )
-    except ProgrammingError as error:
-        _give_up(f"the database does not have our tables: {error.orig}", "Bring it up to date: lethe migrate")
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _database_explained() -> Iterator[None]:
+    """Say what to do about a database that is not there or has no tables."""
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    try:
+        yield
+    except OperationalError as error:
+        _give_up(f"no database: {error.orig}", "Set LETHE_DATABASE_URL, or start a stack: lethe up")
+    except ProgrammingError as error:
+        _give_up(f"the database lacks our tables: {error.orig}", "Bring it up to date: lethe migrate")
 
 
 def _client(key: str) -> Client:

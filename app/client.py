@@ -11,11 +11,6 @@ from typing import Any, Literal, Self, TypedDict
 import httpx
 from PIL.Image import Image
 
-WAITING = frozenset({"in_review", "needs_evidence", "needs_attention"})
-"""States that wait for a person."""
-FINAL = frozenset({"active", "rejected", "cancelled", "failed", "revoked"})
-"""States that change no more by themselves."""
-
 Json = dict[str, Any]
 
 
@@ -112,7 +107,7 @@ class Client:
         while True:
             status = self.status(request_id)
             yield status
-            if status["state"] in FINAL or status["state"] in WAITING:
+            if status["final"] or status["waiting"]:
                 return
             time.sleep(interval)
 

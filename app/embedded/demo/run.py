@@ -193,7 +193,7 @@ def _forget(
             )
     seconds = time.monotonic() - start
     if status["state"] != "active":
-        reason = status.get("reason") or status.get("message") or "no reason given"
+        reason = status.get("reason") or status.get("hint") or status.get("message") or "no reason given"
         raise DemoError(
             f"the request ended {status['state']}, not active: {reason}",
             f"See GET /requests/{request_id}/status",

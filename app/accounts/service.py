@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
 
+from app.accounts.principal import Principal
 from app.accounts.repository import KeyRepository
 from app.audit.service import AuditService
 from app.db.models import ApiKey
@@ -27,28 +28,6 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 ROOT_TENANT = "root"
 _PREFIX = "lethe_"
 _USED_GRAIN = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who is asking.
-
-    Args:
-        key_id: id of the API key; the actor of everything it does.
-        tenant_id: the key's tenant.
-        scopes: what it may do.
-        root: whether it sees all tenants.
-    """
-
-    key_id: str
-    tenant_id: str
-    scopes: frozenset[str]
-    root: bool
-
-    @property
-    def sees(self) -> str | None:
-        """The tenant whose objects it may see; None for all."""
-        return None if self.root else self.tenant_id
 
 
 @dataclass(frozen=True, slots=True)

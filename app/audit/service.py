@@ -127,6 +127,11 @@ class AuditService:
         salt = self._events.salt(subject_id, os.urandom(32))
         return hmac.new(salt, value.encode(), hashlib.sha256).hexdigest()
 
+    def head(self) -> tuple[int, str]:
+        """Return number and hash of the newest event."""
+        tail = self._events.tail()
+        return (tail.seq, tail.hash) if tail else (0, GENESIS)
+
     def verify(self) -> ChainReport:
         """Recompute every hash and every link from the first event on."""
         expected_seq, previous, last = 1, GENESIS, 0

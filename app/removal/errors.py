@@ -77,3 +77,25 @@ class IdempotencyInFlight(Conflict):
     TYPE = "idempotency-in-flight"
     TITLE = "A request with this Idempotency-Key is in flight"
     HINT = "Wait for its answer, then repeat: it will be the same."
+
+
+class InvalidText(InvalidInput):
+    """A text field holds something that cannot be a name, a note or a fact."""
+
+    TYPE = "invalid-text"
+    TITLE = "Text cannot be used"
+
+
+class TextTooLong(InvalidInput):
+    """A text field, or all of them together, is longer than the limit."""
+
+    TYPE = "text-too-long"
+    TITLE = "Text too long"
+
+
+class NotMeasuredYet(Conflict):
+    """There is nothing to certify yet."""
+
+    TYPE = "not-active"
+    TITLE = "The request is not active"
+    HINT = "Ask again once `GET /requests/{id}/status` says `active`."

@@ -7,7 +7,9 @@ from sqlalchemy import Interval, Select, delete, func, select, type_coerce, upda
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
+    AuditEvent,
     Evidence,
+    Expert,
     IdempotencyKey,
     LeaseRow,
     OutboxMessage,
@@ -105,6 +107,19 @@ class RequestRepository(Repository[RemovalRequest]):
         return self.session.execute(
             select(LeaseRow.token).where(LeaseRow.request_id == request_id).with_for_update()
         ).scalar_one_or_none()
+
+    def newest_expert(self, request_id: str) -> Expert | None:
+        """Return the newest expert that was published for the request."""
+        return self.session.scalars(
+            select(Expert).where(Expert.request_id == request_id).order_by(Expert.version.desc()).limit(1)
+        ).first()
+
+    def audit_trail(self, request_id: str) -> tuple[int, str | None]:
+        """Return how many audit events are about the request, and the hash of the last."""
+        rows = self.session.execute(
+            select(AuditEvent.hash).where(AuditEvent.subject_id == request_id).order_by(AuditEvent.seq)
+        ).all()
+        return len(rows), rows[-1][0] if rows else None
 
     def enqueue(self, message: OutboxMessage) -> None:
         """Write the job beside the state change that wants it."""

@@ -1,0 +1,1 @@
+"""What is HTTP-wide: problem documents, who asks, limits, pages, event streams."""

@@ -1,0 +1,60 @@
+"""What endpoints depend on: settings, a session, and who asks."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
+
+from app.accounts.principal import Principal
+from app.accounts.service import Scope, authenticate
+from app.db.session import SessionFactory
+from app.kit.errors import Forbidden, Unauthenticated
+from app.settings import Settings
+
+_bearer = HTTPBearer(auto_error=False, description="An API key: `lethe_...`")
+
+
+def get_app_settings(request: Request) -> Settings:
+    """Return the settings the application was made with."""
+    return cast("Settings", request.app.state.settings)
+
+
+def get_session(request: Request) -> Iterator[Session]:
+    """Yield one transaction, committed when the endpoint has returned and before the response leaves."""
+    factory = cast("SessionFactory", request.app.state.session_factory)
+    with factory.begin() as session:
+        yield session
+
+
+def require(*scopes: Scope) -> Callable[..., Principal]:
+    """Return a dependency that lets in keys with at least one of `scopes`, and says who it is.
+
+    Raises (when called):
+        Unauthenticated: 401, no valid key.
+        Forbidden: 403, a valid key without any of the scopes.
+    """
+
+    def principal(
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> Principal:
+        if credentials is None:
+            raise Unauthenticated("There is no API key in the request.")
+        factory = cast("SessionFactory", request.app.state.session_factory)
+        found = authenticate(factory, credentials.credentials)
+        if found.scopes.isdisjoint(scopes):
+            raise Forbidden(
+                "This key has none of the scopes that are needed here.",
+                f"Use a key with scope {' or '.join(scopes)}.",
+                extra={"needs_one_of": list(scopes)},
+            )
+        return found
+
+    principal.scopes = scopes  # type: ignore[attr-defined]  # read by the authorisation tests
+    return principal
+
+
+SettingsDep = Annotated[Settings, Depends(get_app_settings)]
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]

@@ -1,0 +1,18 @@
+"""What the HTTP side needs to know of a chat engine."""
+
+from typing import Protocol
+
+
+class ServingEngine(Protocol):
+    """A loaded base model with its router, following the registry."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a registry generation has been loaded."""
+
+    @property
+    def generation(self) -> int:
+        """The registry generation being served."""
+
+    def close(self) -> None:
+        """Stop following the registry and finish what is running."""

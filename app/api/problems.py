@@ -1,0 +1,171 @@
+"""RFC 9457 problem documents for every error, and their description in OpenAPI."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from app.kit.canonical import JsonValue
+from app.kit.errors import (
+    PROBLEM_TYPE_PREFIX,
+    BadRequest,
+    Forbidden,
+    InvalidInput,
+    LetheError,
+    NotFound,
+    PayloadTooLarge,
+    Problem,
+    ServiceUnavailable,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
+from app.kit.logging import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+_log = get_logger("api")
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 has it, with a hint that says what to do."""
+
+    type: str = Field(description="Stable name of the kind of error.")
+    title: str
+    status: int
+    detail: str = Field(description="What happened this time.")
+    hint: str = Field(description="What can be done about it.")
+    instance: str | None = Field(default=None, description="Path of the request.")
+
+
+class MethodNotAllowed(Problem):
+    """The path exists, the method does not."""
+
+    STATUS = 405
+    TYPE = "method-not-allowed"
+    TITLE = "Method not allowed"
+    HINT = "Use one of the methods in the `Allow` header; /docs lists them."
+
+
+_BY_STATUS: Mapping[int, type[Problem]] = {
+    400: BadRequest,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    422: InvalidInput,
+    503: ServiceUnavailable,
+}
+_HINTS = {
+    400: "Check that the body is what its Content-Type says; /docs shows examples.",
+    404: "Check the address; /docs lists every endpoint.",
+    413: "Send less, or scale pictures down.",
+}
+
+
+def problem_response(error: LetheError, request: Request) -> JSONResponse:
+    """Return the error as `application/problem+json`."""
+    return JSONResponse(
+        {**error.problem(), "instance": request.url.path},
+        status_code=error.status,
+        media_type=MEDIA_TYPE,
+        headers=error.headers,
+    )
+
+
+def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[JsonValue]:
+    """Return pydantic's errors as `{"field", "message"}`, without the input (it may be personal)."""
+    return [
+        {
+            "field": ".".join(str(part) for part in error["loc"]) or "body",
+            "message": str(error["msg"]).removeprefix("Value error, "),
+        }
+        for error in errors
+    ]
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+
+    async def lethe(request: Request, error: Exception) -> JSONResponse:
+        return problem_response(cast("LetheError", error), request)
+
+    async def validation(request: Request, error: Exception) -> JSONResponse:
+        listed = field_errors(cast("RequestValidationError", error).errors())
+        return problem_response(
+            InvalidInput(f"{len(listed)} field(s) cannot be accepted.", extra={"errors": listed}), request
+        )
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        raised = cast("HTTPException", error)
+        known = _BY_STATUS.get(raised.status_code)
+        title = known.TITLE if known else str(raised.detail)
+        hint = _HINTS.get(raised.status_code) or (known.HINT if known else "") or "See /docs."
+        return problem_response(
+            LetheError(
+                raised.status_code,
+                known.TYPE if known else "http-error",
+                title,
+                str(raised.detail),
+                hint,
+                headers=raised.headers,
+            ),
+            request,
+        )
+
+    async def database(request: Request, error: Exception) -> JSONResponse:
+        _log.error("database not reachable", error=type(error).__name__)
+        return problem_response(
+            ServiceUnavailable("The database did not answer.", headers={"Retry-After": "2"}), request
+        )
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        _log.error("unexpected error", path=request.url.path, error=type(error).__name__, exc_info=error)
+        return problem_response(
+            Problem("Something went wrong on our side.", "Try again; if it stays, report the time and path."),
+            request,
+        )
+
+    app.add_exception_handler(LetheError, lethe)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(OperationalError, database)
+    app.add_exception_handler(Exception, unexpected)
+
+
+_ALWAYS: tuple[type[Problem], ...] = (
+    Unauthenticated,
+    Forbidden,
+    InvalidInput,
+    PayloadTooLarge,
+    Problem,
+    ServiceUnavailable,
+)
+
+
+def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses=` of an endpoint that may raise `problems` (and what any endpoint may)."""
+    schema = ProblemDocument.model_json_schema()
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for problem in dict.fromkeys((*problems, *_ALWAYS)):
+        entry = by_status.setdefault(
+            problem.STATUS,
+            {"description": problem.TITLE, "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}},
+        )
+        entry["content"][MEDIA_TYPE]["examples"][problem.TYPE] = {
+            "summary": problem.TITLE,
+            "description": (problem.__doc__ or "").strip(),
+            "value": {
+                "type": PROBLEM_TYPE_PREFIX + problem.TYPE,
+                "title": problem.TITLE,
+                "status": problem.STATUS,
+                "detail": problem.TITLE,
+                "hint": problem.HINT,
+            },
+        }
+    return by_status

@@ -1,0 +1,93 @@
+"""HTTP for the registry: operators only, since it is the list of the forgotten."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from app.accounts.principal import Principal
+from app.api.deps import SessionDep, SettingsDep, require
+from app.api.pagination import Cursor, Limit, decode_cursor, encode_cursor
+from app.api.problems import responses
+from app.registry.service import RegistryService
+
+router = APIRouter(tags=["registry"])
+Operators = Annotated[Principal, Depends(require("operator"))]
+
+
+class ExpertView(BaseModel):
+    """A live expert."""
+
+    id: str
+    version: int
+    request_id: str
+    path: str
+    manifest_sha256: str
+    bytes: int
+    fingerprint: str | None = Field(description="Of the base model it was trained for.")
+    created_at: datetime
+
+
+class ReplicaView(BaseModel):
+    """A live replica and what it serves."""
+
+    id: str
+    name: str
+    fingerprint: str | None = Field(description="Of the base model it serves.")
+    generation: int = Field(description="-1 before the first one was loaded.")
+    error: str | None
+    heartbeat_at: datetime
+
+
+class RegistryView(BaseModel):
+    """The newest generation, its experts, and the replicas that serve it."""
+
+    generation: int
+    acknowledged: bool = Field(description="Whether every live replica serves it, and there is one.")
+    items: list[ExpertView]
+    next: str | None
+    replicas: list[ReplicaView]
+
+
+@router.get("/experts", summary="Live experts", responses=responses())
+def list_experts(
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> RegistryView:
+    """List the newest generation's experts: this tenant's, or everybody's for the root tenant."""
+    registry = RegistryService(session, settings)
+    generation = registry.newest()
+    page = registry.listed(principal.sees, after=decode_cursor(cursor), limit=limit)
+    return RegistryView(
+        generation=generation,
+        acknowledged=registry.acknowledged(generation),
+        items=[
+            ExpertView(
+                id=expert.id,
+                version=expert.version,
+                request_id=expert.request_id,
+                path=expert.path,
+                manifest_sha256=expert.manifest_sha256,
+                bytes=expert.bytes,
+                fingerprint=expert.model_fingerprint,
+                created_at=expert.created_at,
+            )
+            for expert in page.items
+        ],
+        next=encode_cursor(page.items[-1].id) if page.more else None,
+        replicas=[
+            ReplicaView(
+                id=replica.id,
+                name=replica.name,
+                fingerprint=replica.model_fingerprint,
+                generation=replica.generation,
+                error=replica.error,
+                heartbeat_at=replica.heartbeat_at,
+            )
+            for replica in registry.live_replicas()
+        ],
+    )

@@ -1,0 +1,318 @@
+"""HTTP for removal requests."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from sse_starlette import EventSourceResponse
+
+from app.accounts.principal import Principal
+from app.api.deps import SessionDep, SettingsDep, require
+from app.api.intake import Body, body_schema
+from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
+from app.api.problems import responses
+from app.api.sse import Sent, event_stream, last_event_id
+from app.db.session import SessionFactory
+from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
+from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
+from app.registry.service import RegistryService
+from app.removal.errors import (
+    EvidenceGone,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    IllegalTransition,
+    InvalidText,
+    LinkedRequestsStand,
+    NothingToGoBy,
+    NotMeasuredYet,
+    RequestNotFound,
+    TextTooLong,
+    TooManyPictures,
+    UnknownClass,
+)
+from app.removal.filing import FilingService, read_pictures
+from app.removal.reading import ReadingService, event_json, request_view
+from app.removal.schemas import Accepted, Denial, MorePictures, Reason, RequestView, StatusView, Submission
+from app.removal.service import RemovalService
+from app.removal.states import Event, State
+
+router = APIRouter(tags=["removal"])
+
+Readers = Annotated[Principal, Depends(require("owner", "operator", "auditor"))]
+Owners = Annotated[Principal, Depends(require("owner", "operator"))]
+Operators = Annotated[Principal, Depends(require("operator"))]
+RequestId = Annotated[str, Path(description="Id of a removal request: `req_...`")]
+_MAX_KEY = 255
+
+
+def _idempotency_key(
+    value: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", description="Makes repeating the request safe; 1 to 255 characters."),
+    ] = None,
+) -> str | None:
+    if value is None:
+        return None
+    key = value.strip().removeprefix('"').removesuffix('"')
+    if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable():
+        raise InvalidInput(
+            "The Idempotency-Key is empty, too long, or not plain ASCII.",
+            "Send 1 to 255 printable ASCII characters, such as a UUID.",
+        )
+    return key
+
+
+@router.post(
+    "/unlearn-requests",
+    status_code=202,
+    response_model=Accepted,
+    summary="File a removal request",
+    openapi_extra=body_schema(Submission),
+    responses=responses(
+        BadRequest, UnsupportedMediaType, UnknownClass, NothingToGoBy, InvalidText, TextTooLong,
+        TooManyPictures, PictureInvalid, PictureTooLarge, PictureTooManyPixels, IdempotencyKeyReused,
+        IdempotencyInFlight,
+    ),
+)  # fmt: skip
+def file_request(
+    principal: Owners,
+    body: Body,
+    session: SessionDep,
+    settings: SettingsDep,
+    response: Response,
+    idempotency_key: Annotated[str | None, Depends(_idempotency_key)],
+) -> object:
+    """File a request for a subject to be forgotten: a name, pictures, or both, and its class.
+
+    It is accepted even if the model may not know the subject; that is found out and reported. A second
+    request for the same subject is accepted too, linked to the first, and follows its state.
+    """
+    submission = body.validated(Submission)
+    filed = FilingService(session, settings).file(principal, submission, body.files, idempotency_key)
+    response.headers["Location"] = filed.location
+    return filed.body
+
+
+@router.get("/requests", summary="List removal requests", responses=responses())
+def list_requests(
+    principal: Readers,
+    session: SessionDep,
+    settings: SettingsDep,
+    state: Annotated[list[State] | None, Query(description="Only these states.")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOf[RequestView]:
+    """List the requests this key may see, newest first, without their subjects."""
+    page = ReadingService(session, settings).listed(
+        principal, states=state or (), after=decode_cursor(cursor), limit=limit
+    )
+    return PageOf(
+        items=[request_view(request) for request in page.items],
+        next=encode_cursor(page.items[-1].id) if page.more else None,
+    )
+
+
+@router.get(
+    "/requests/{request_id}",
+    summary="One removal request",
+    responses=responses(RequestNotFound, EvidenceGone),
+)
+def get_request(
+    request_id: RequestId,
+    principal: Readers,
+    session: SessionDep,
+    settings: SettingsDep,
+    subject: Annotated[bool, Query(description="Decrypt the subject too; this is audited.")] = False,
+) -> RequestView:
+    """Return one request."""
+    return ReadingService(session, settings).view(principal, request_id, with_subject=subject)
+
+
+@router.get(
+    "/requests/{request_id}/status", summary="Where a request is", responses=responses(RequestNotFound)
+)
+def get_status(
+    request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
+) -> StatusView:
+    """Return state, stage, percent, time of every transition, and scores once they exist."""
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.get(
+    "/requests/{request_id}/events",
+    summary="Follow a request",
+    response_class=Response,
+    responses={
+        200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}},
+        204: {"description": "Nothing will come after `Last-Event-ID`."},
+        **responses(RequestNotFound),
+    },
+)
+def follow_events(
+    request: Request,
+    request_id: RequestId,
+    principal: Readers,
+    settings: SettingsDep,
+    last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> Response:
+    """Stream what happens to a request: `state`, `progress` and other events, until it is final."""
+    factory = cast("SessionFactory", request.app.state.session_factory)
+
+    def fetch(after: int) -> tuple[Sequence[Sent], bool]:
+        with factory.begin() as session:
+            found, final = ReadingService(session, settings).events(principal, request_id, after=after)
+            return [Sent(e.seq, e.kind, json.dumps(event_json(e))) for e in found], final and not found
+
+    after = last_event_id(last)
+    found, ended = fetch(after)
+    if ended and not found and after:
+        return Response(status_code=204)
+    stream: EventSourceResponse = event_stream(fetch, after)
+    return stream
+
+
+@router.post(
+    "/requests/{request_id}/approve",
+    summary="Approve a request",
+    responses=responses(RequestNotFound, IllegalTransition),
+)
+def approve(
+    request_id: RequestId,
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    body: Reason | None = None,
+) -> StatusView:
+    """Approve: the policy is snapshot onto the request, and the work is queued."""
+    removal = _own(session, settings, principal, request_id)
+    removal.approve(request_id, actor=principal.key_id, reason=body.reason if body else None)
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.post(
+    "/requests/{request_id}/reject",
+    summary="Reject a request",
+    responses=responses(RequestNotFound, IllegalTransition),
+)
+def reject(
+    request_id: RequestId, principal: Operators, session: SessionDep, settings: SettingsDep, body: Denial
+) -> StatusView:
+    """Reject, with a reason code."""
+    removal = _own(session, settings, principal, request_id)
+    removal.reject(request_id, actor=principal.key_id, reason_code=body.reason_code, reason=body.reason)
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.post(
+    "/requests/{request_id}/cancel",
+    summary="Cancel a request",
+    responses=responses(RequestNotFound, IllegalTransition, LinkedRequestsStand),
+)
+def cancel(
+    request_id: RequestId,
+    principal: Owners,
+    session: SessionDep,
+    settings: SettingsDep,
+    body: Reason | None = None,
+) -> StatusView:
+    """Cancel a request that is not active yet; while it is worked on, at the worker's next step."""
+    removal = _own(session, settings, principal, request_id)
+    removal.cancel(request_id, actor=principal.key_id, reason=body.reason if body else None)
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.post(
+    "/requests/{request_id}/retry",
+    summary="Try a request again",
+    responses=responses(RequestNotFound, IllegalTransition),
+)
+def retry(
+    request_id: RequestId,
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    body: Reason | None = None,
+) -> StatusView:
+    """Queue a request again that needed attention."""
+    removal = _own(session, settings, principal, request_id)
+    removal.retry(request_id, actor=principal.key_id, reason=body.reason if body else None)
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.post(
+    "/requests/{request_id}/revoke",
+    summary="Withdraw an active request",
+    responses=responses(RequestNotFound, IllegalTransition, LinkedRequestsStand),
+)
+def revoke(
+    request_id: RequestId,
+    principal: Owners,
+    session: SessionDep,
+    settings: SettingsDep,
+    body: Reason | None = None,
+) -> StatusView:
+    """Take the request's expert out of service: the model answers about the subject as before."""
+    removal = _own(session, settings, principal, request_id)
+    linked = removal.get(request_id, principal.sees).linked_to_id is not None
+    removal.transition(request_id, Event.REVOKE, actor=principal.key_id, reason=body.reason if body else None)
+    if not linked:
+        RegistryService(session, settings).revoke(
+            request_id, actor=principal.key_id, tenant_id=removal.get(request_id, None).tenant_id
+        )
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.post(
+    "/requests/{request_id}/evidence",
+    summary="Add pictures",
+    openapi_extra=body_schema(MorePictures),
+    responses=responses(
+        RequestNotFound, IllegalTransition, BadRequest, UnsupportedMediaType, TooManyPictures, PictureInvalid,
+        PictureTooLarge, PictureTooManyPixels,
+    ),
+)  # fmt: skip
+def add_evidence(
+    request_id: RequestId, principal: Owners, body: Body, session: SessionDep, settings: SettingsDep
+) -> StatusView:
+    """Add pictures; a request that waited for them goes back into the queue."""
+    removal = _own(session, settings, principal, request_id)
+    pictures = read_pictures([*body.files, *body.validated(MorePictures).pictures], settings)
+    if not pictures:
+        raise PictureInvalid("There is no picture in the request.")
+    removal.add_evidence(request_id, pictures, actor=principal.key_id)
+    return ReadingService(session, settings).status(principal, request_id)
+
+
+@router.get(
+    "/requests/{request_id}/report", summary="What was measured", responses=responses(RequestNotFound)
+)
+def get_report(
+    request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
+) -> dict[str, object]:
+    """Return what was asked, what was measured with n and intervals, what it means, and what to exclude."""
+    return cast("dict[str, object]", ReadingService(session, settings).report(principal, request_id))
+
+
+@router.get(
+    "/requests/{request_id}/certificate",
+    summary="Signed certificate",
+    response_class=Response,
+    responses={
+        200: {"description": "A compact JWS (Ed25519).", "content": {"application/jose": {}}},
+        **responses(RequestNotFound, NotMeasuredYet),
+    },
+)
+def get_certificate(
+    request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
+) -> Response:
+    """Return a signed statement of what was measured; check it with the keys at /.well-known/jwks.json."""
+    token = ReadingService(session, settings).certificate(principal, request_id)
+    return Response(token, media_type="application/jose")
+
+
+def _own(session: SessionDep, settings: SettingsDep, principal: Principal, request_id: str) -> RemovalService:
+    """Return the service if this key may see the request at all; raises `RequestNotFound` otherwise."""
+    removal = RemovalService(session, settings)
+    removal.get(request_id, principal.sees)
+    return removal

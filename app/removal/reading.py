@@ -1,0 +1,278 @@
+"""What can be read about requests: lists, status, events, report, certificate."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from app.accounts.principal import Principal
+from app.audit.signing import Signer
+from app.db.models import RemovalRequest, RequestEvent
+from app.db.repository import Page
+from app.kit.canonical import JsonValue, json_sha256
+from app.kit.clock import rfc3339, utcnow
+from app.removal.errors import NotMeasuredYet
+from app.removal.records import Score
+from app.removal.repository import EventRepository, RequestRepository
+from app.removal.schemas import Links, RequestView, ScoreView, StatusView, SubjectView, TransitionView
+from app.removal.service import RemovalService
+from app.removal.states import FINAL, WAITING, WORKING, State
+from app.settings import Settings
+
+SCOPE = (
+    "Suppressed at this endpoint, not erased from the weights: the base model is unchanged, and whoever "
+    "holds its weights can still ask it. The next full retraining must leave out what the exclusion "
+    "manifest lists."
+)
+_WAITS_FOR = {
+    State.IN_REVIEW: "Waiting for an operator: POST /requests/{id}/approve or /reject.",
+    State.NEEDS_EVIDENCE: "Waiting for pictures of the subject: POST /requests/{id}/evidence.",
+    State.NEEDS_ATTENTION: "Waiting for an operator: look at `reason` and `scores`, "
+    "then POST /requests/{id}/retry or /reject.",
+}
+
+
+class ReadingService:
+    """One transaction's view of requests for people. Reading a subject is audited, so it writes too."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self._settings = settings
+        self._removal = RemovalService(session, settings)
+        self._requests = RequestRepository(session)
+        self._events = EventRepository(session)
+
+    def listed(
+        self, principal: Principal, *, states: Sequence[str], after: str | None, limit: int
+    ) -> Page[RemovalRequest]:
+        """Return requests this key may see, newest first."""
+        return self._requests.listed(principal.sees, states=states, after=after, limit=limit)
+
+    def view(self, principal: Principal, request_id: str, *, with_subject: bool = False) -> RequestView:
+        """Return one request, with its decrypted subject if asked for.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        view = request_view(request)
+        view.pictures = self._removal.evidence.count(request_id)
+        if with_subject:
+            subject = self._removal.evidence.open_subject(request, actor=principal.key_id)
+            view.subject = SubjectView(
+                name=subject.name,
+                aliases=list(subject.aliases),
+                note=subject.note,
+                facts=dict(subject.facts),
+                requester=subject.requester,
+            )
+        return view
+
+    def status(self, principal: Principal, request_id: str) -> StatusView:
+        """Return where a request is; a linked one shows stage, attempt and scores of the one it follows.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        lead = self._lead(request)
+        state = State(request.state)
+        scores = self._removal.scores(lead.id)
+        cap = (lead.policy or {}).get("max_attempts")
+        return StatusView(
+            id=request.id,
+            state=state,
+            final=state in FINAL,
+            waiting=state in WAITING,
+            hint=_WAITS_FOR[state].format(id=lead.id) if state in WAITING else None,
+            stage=lead.stage if state in WORKING else None,
+            percent=100 if state is State.ACTIVE else lead.percent,
+            message=lead.message,
+            eta=self._eta(lead),
+            attempt=lead.attempt,
+            max_attempts=cap if isinstance(cap, int) else None,
+            cancel_requested=request.cancel_requested_at is not None,
+            linked_to=request.linked_to_id,
+            base_knows_subject=lead.base_knows_subject,
+            reason_code=request.reason_code or lead.reason_code,
+            reason=request.reason or lead.reason,
+            created_at=request.created_at,
+            updated_at=max(request.updated_at, lead.updated_at),
+            expected_by=request.expected_by,
+            transitions=[_transition(event) for event in self._events.transitions(request.id)],
+            scores=[ScoreView.of(score) for score in scores] or None,
+            links=Links.of(request.id, request.linked_to_id),
+        )
+
+    def events(
+        self, principal: Principal, request_id: str, *, after: int
+    ) -> tuple[Sequence[RequestEvent], bool]:
+        """Return the events after `after`, and whether there will be no more for now.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+        """
+        request = self._removal.get(request_id, principal.sees)  # read before the events: none is missed
+        found = self._events.of(request_id, after=after)
+        return found, State(request.state) in FINAL
+
+    def report(self, principal: Principal, request_id: str) -> dict[str, JsonValue]:
+        """Return what was asked (without the evidence), what was measured, and what that means.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        lead = self._lead(request)
+        manifest = sorted(
+            {*self._removal.evidence.manifest(request.id), *self._removal.evidence.manifest(lead.id)}
+        )
+        events, head = self._requests.audit_trail(request.id)
+        expert = self._requests.newest_expert(lead.id)
+        scores = self._removal.scores(lead.id)
+        return {
+            "request": {
+                "id": request.id,
+                "class": request.klass,
+                "legal_ground": request.legal_ground,
+                "state": request.state,
+                "linked_to": request.linked_to_id,
+                "created_at": rfc3339(request.created_at),
+                "transitions": [
+                    {"state": event.to_state, "at": rfc3339(event.created_at)}
+                    for event in self._events.transitions(request.id)
+                ],
+                "reason_code": request.reason_code,
+            },
+            "scope": SCOPE,
+            "base_model": {
+                "knows_subject": lead.base_knows_subject,
+                "statement": _knowledge(lead.base_knows_subject),
+            },
+            "policy": lead.policy,
+            "attempt": lead.attempt,
+            "measured": [_measured(score) for score in scores],
+            "passed": all(score.passed is not False for score in scores) if scores else None,
+            "expert": None
+            if expert is None
+            else {
+                "id": expert.id,
+                "version": expert.version,
+                "manifest_sha256": expert.manifest_sha256,
+                "bytes": expert.bytes,
+                "model_fingerprint": expert.model_fingerprint,
+            },
+            "exclusion_manifest": {"algorithm": "sha256", "pictures": list(manifest)},
+            "audit": {"events": events, "last_hash": head},
+        }
+
+    def certificate(self, principal: Principal, request_id: str) -> str:
+        """Return a compact JWS that says what was measured when the request became active.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+            NotMeasuredYet: 409, it is not active.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        if request.state != State.ACTIVE:
+            raise NotMeasuredYet(f"The request is `{request.state}`.")
+        report = self.report(principal, request_id)
+        activated = [e for e in self._events.transitions(request_id) if e.to_state == State.ACTIVE]
+        claims: dict[str, JsonValue] = {
+            "iss": "lethe",
+            "sub": request.id,
+            "iat": int(activated[-1].created_at.timestamp()),
+            "state": request.state,
+            **{
+                name: report[name]
+                for name in (
+                    "scope",
+                    "base_model",
+                    "policy",
+                    "measured",
+                    "passed",
+                    "expert",
+                    "exclusion_manifest",
+                )
+            },
+        }
+        return Signer(self._settings).sign(
+            claims | {"digest": json_sha256(claims)}, type="lethe-certificate+jws"
+        )
+
+    def _lead(self, request: RemovalRequest) -> RemovalRequest:
+        return self._removal.get(request.linked_to_id, None) if request.linked_to_id else request
+
+    def _eta(self, request: RemovalRequest) -> datetime | None:
+        """From this request's own speed once a tenth is done, else from the last ones' median duration."""
+        state = State(request.state)
+        if (state is not State.QUEUED and state not in WORKING) or request.queued_at is None:
+            return None
+        now = utcnow()
+        if request.percent >= 10:
+            return now + (now - request.queued_at) * ((100 - request.percent) / request.percent)
+        usual = self._requests.median_duration()
+        return None if usual is None else max(request.queued_at + usual, now + timedelta(seconds=1))
+
+
+def request_view(request: RemovalRequest) -> RequestView:
+    """Return the wire form of a request, without its subject."""
+    return RequestView(
+        id=request.id,
+        tenant_id=request.tenant_id,
+        state=request.state,
+        final=State(request.state) in FINAL,
+        percent=100 if request.state == State.ACTIVE else request.percent,
+        klass=request.klass,
+        legal_ground=request.legal_ground,
+        linked_to=request.linked_to_id,
+        base_knows_subject=request.base_knows_subject,
+        reason_code=request.reason_code,
+        reason=request.reason,
+        created_at=request.created_at,
+        updated_at=request.updated_at,
+        expected_by=request.expected_by,
+        links=Links.of(request.id, request.linked_to_id),
+    )
+
+
+def event_json(event: RequestEvent) -> dict[str, JsonValue]:
+    """Return the wire form of an event."""
+    return {
+        "id": event.seq,
+        "kind": event.kind,
+        "event": event.event,
+        "from": event.from_state,
+        "state": event.to_state,
+        "stage": event.stage,
+        "percent": event.percent,
+        "message": event.message,
+        "data": event.data,
+        "at": rfc3339(event.created_at),
+    }
+
+
+def _transition(event: RequestEvent) -> TransitionView:
+    return TransitionView(
+        state=event.to_state or "", event=event.event or "", at=event.created_at, reason=event.message or None
+    )
+
+
+def _measured(score: Score) -> dict[str, JsonValue]:
+    return {
+        "metric": score.metric,
+        "value": score.value,
+        "n": score.n,
+        "interval_95": [score.low, score.high],
+        "threshold": score.threshold,
+        "passed": score.passed,
+        "reason": score.reason,
+        "details": score.details,
+    }
+
+
+def _knowledge(knows: bool | None) -> str:
+    if knows is None:
+        return "Not examined yet."
+    if knows:
+        return "The base model showed knowledge of the subject before the expert was trained."
+    return "The base model showed no knowledge of the subject; the request is protected all the same."

@@ -1,0 +1,217 @@
+"""What goes over the wire about removal requests."""
+
+from datetime import datetime
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from app.removal.records import Score
+
+LegalGround = Literal[
+    "gdpr_art_17",
+    "gdpr_art_21",
+    "ccpa_1798_105",
+    "copyright",
+    "trademark",
+    "contract",
+    "court_order",
+    "other",
+]
+
+DenialReason = Literal[
+    "suspected_fraud",
+    "insufficient_verification",
+    "no_match",
+    "claim_not_covered",
+    "outside_jurisdiction",
+    "too_many_requests",
+    "other",
+]
+"""Why a request is rejected, in the Data Rights Protocol's words."""
+
+Fact = Annotated[str, Field(max_length=1000)]
+
+
+class Submission(BaseModel):
+    """A removal request as it is filed. At least a name or a picture is needed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        json_schema_extra={
+            "example": {
+                "name": "Elodie Brandt",
+                "aliases": ["E. Brandt"],
+                "class": "Personage",
+                "legal_ground": "gdpr_art_17",
+                "pictures": ["data:image/png;base64,..."],
+            }
+        },
+    )
+
+    name: str | None = Field(default=None, description="What the subject is called; at most 200 characters.")
+    aliases: list[str] = Field(default_factory=list, max_length=64, description="Other names.")
+    klass: str = Field(alias="class", max_length=100, description="One of the nine classes, in any case.")
+    note: str = Field(default="", description="For the reviewer.")
+    facts: dict[Annotated[str, Field(max_length=100)], Fact] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="What the model should no longer say: attribute, value.",
+    )
+    requester: str = Field(default="", max_length=200, description="Who asks, and how to reach them.")
+    legal_ground: LegalGround = Field(default="other")
+    pictures: list[str] = Field(
+        default_factory=list, description="Pictures of the subject as `data:image/...;base64,` URLs."
+    )
+
+
+class MorePictures(BaseModel):
+    """Further evidence for a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pictures: list[str] = Field(default_factory=list, description="As `data:image/...;base64,` URLs.")
+
+
+class Reason(BaseModel):
+    """Why, in words; optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(default=None, max_length=2000)
+
+
+class Denial(Reason):
+    """Why a request is rejected."""
+
+    reason_code: DenialReason
+
+
+class Links(BaseModel):
+    """Where to go from here."""
+
+    self: str
+    status: str
+    events: str
+    report: str
+    linked_to: str | None = None
+
+    @classmethod
+    def of(cls, request_id: str, linked_to: str | None) -> "Links":
+        """Return the links of a request."""
+        base = f"/requests/{request_id}"
+        return cls(
+            self=base,
+            status=f"{base}/status",
+            events=f"{base}/events",
+            report=f"{base}/report",
+            linked_to=f"/requests/{linked_to}" if linked_to else None,
+        )
+
+
+class Accepted(BaseModel):
+    """A filed request. Its `state` is what it was when it was filed."""
+
+    id: str
+    state: str
+    linked_to: str | None = Field(description="The earlier request for the same subject, if there is one.")
+    created_at: datetime
+    expected_by: datetime
+    links: Links
+
+
+class SubjectView(BaseModel):
+    """The subject, decrypted for this answer; the access is in the audit trail."""
+
+    name: str | None
+    aliases: list[str]
+    note: str
+    facts: dict[str, str]
+    requester: str
+
+
+class RequestView(BaseModel):
+    """A request without its subject, unless that was asked for."""
+
+    id: str
+    tenant_id: str
+    state: str
+    final: bool
+    percent: int
+    klass: str = Field(serialization_alias="class")
+    legal_ground: str
+    pictures: int | None = Field(default=None, description="How many were sent with it; not in lists.")
+    linked_to: str | None
+    base_knows_subject: bool | None
+    reason_code: str | None
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    expected_by: datetime
+    subject: SubjectView | None = None
+    links: Links
+
+
+class TransitionView(BaseModel):
+    """When the request came into a state."""
+
+    state: str
+    event: str
+    at: datetime
+    reason: str | None = None
+
+
+class ScoreView(BaseModel):
+    """One measured metric with its sample size and 95 % interval."""
+
+    metric: str
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+    threshold: float | None
+    passed: bool | None
+    reason: str | None
+    details: dict[str, JsonValue] = Field(default_factory=dict, description="Further figures.")
+
+    @classmethod
+    def of(cls, score: Score) -> "ScoreView":
+        """Return the wire form of a score."""
+        return cls(
+            metric=score.metric,
+            value=score.value,
+            n=score.n,
+            low=score.low,
+            high=score.high,
+            threshold=score.threshold,
+            passed=score.passed,
+            reason=score.reason,
+            details=cast("dict[str, JsonValue]", dict(score.details)),
+        )
+
+
+class StatusView(BaseModel):
+    """Where a request is."""
+
+    id: str
+    state: str
+    final: bool
+    waiting: bool = Field(description="It waits for a person; `hint` says for what.")
+    hint: str | None
+    stage: str | None
+    percent: int
+    message: str
+    eta: datetime | None = Field(description="When it should be active, if that can be told.")
+    attempt: int
+    max_attempts: int | None
+    cancel_requested: bool
+    linked_to: str | None
+    base_knows_subject: bool | None = Field(description="Null until it has been found out.")
+    reason_code: str | None
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    expected_by: datetime
+    transitions: list[TransitionView]
+    scores: list[ScoreView] | None = Field(description="Null until something was measured.")
+    links: Links

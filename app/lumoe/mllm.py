@@ -33,7 +33,7 @@ from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, Unsup
 from app.lumoe.fingerprint import fingerprint_of
 from app.lumoe.types import Conversation, Generation, pictures_of
 
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LORA_TARGETS = r".*(?:language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The language model's linear layers; the vision tower and the projector stay untouched."""
 
 _CACHED_PICTURES = 512
@@ -242,7 +242,7 @@ class MLLM:
             row, mask = self._answer_mask(ids, full)
             rows.append(row)
             labels.append(mask)
-        return _Rows(rows, labels or None, {"image": features.tokens} if len(features) else {}, {})
+        return _Rows(rows, labels or None, features.tokens)
 
     def _encode_rows_by_processor(
         self, conversations: Sequence[Conversation], answers: Sequence[str] | None
@@ -250,32 +250,28 @@ class MLLM:
         """The families whose processor writes more than one repeated token per picture."""
         rows: list[list[int]] = []
         labels: list[list[int]] = []
-        pixel_inputs: dict[str, list[Tensor]] = {}
         for i, conversation in enumerate(conversations):
             images = pictures_of([conversation])
-            bos = self.tokenizer.bos_token
-            pair = []
-            for text in [self.render(conversation)] + (
-                [self.render(conversation, answers[i])] if answers else []
-            ):
-                encoded = self.processor(
-                    text=[text],
-                    images=[images] if images else None,
-                    return_tensors="pt",
-                    add_special_tokens=not (bos and text.startswith(bos)),
-                )
-                pair.append(encoded["input_ids"][0].tolist())
-            for key, value in encoded.items():
-                if key not in ("input_ids", "attention_mask"):
-                    pixel_inputs.setdefault(key, []).append(value)
+            prompt = self._processed_ids(self.render(conversation), images)
             if answers is None:
-                rows.append(pair[0])
+                rows.append(prompt)
             else:
-                row, mask = self._answer_mask(pair[0], pair[1])
+                full = self._processed_ids(self.render(conversation, answers[i]), images)
+                row, mask = self._answer_mask(prompt, full)
                 rows.append(row)
                 labels.append(mask)
-        extra = {k: torch.cat(v).to(self.device) for k, v in pixel_inputs.items() if k != "token_type_ids"}
-        return _Rows(rows, labels or None, {}, extra)
+        return _Rows(rows, labels or None, self.features(conversations).tokens)
+
+    def _processed_ids(self, text: str, images: Sequence[Image]) -> list[int]:
+        bos = self.tokenizer.bos_token
+        encoded = self.processor(
+            text=[text],
+            images=[list(images)] if images else None,
+            return_tensors="pt",
+            add_special_tokens=not (bos and text.startswith(bos)),
+        )
+        ids: list[int] = encoded["input_ids"][0].tolist()
+        return ids
 
     def _answer_mask(self, prompt: list[int], full: list[int]) -> tuple[list[int], list[int]]:
         """Return (tokens, labels): the answer and its end token count, the rest is masked."""
@@ -309,16 +305,13 @@ class MLLM:
             "input_ids": torch.tensor(ids, device=self.device),
             "attention_mask": torch.tensor(mask, device=self.device),
             "labels": torch.tensor(labels, device=self.device),
-            "image_tokens": rows.image_tokens.get("image", ()),
-            "extra": rows.extra,
+            "image_tokens": rows.image_tokens,
         }
 
     def forward(self, batch: dict[str, Any], model: nn.Module | None = None) -> Tensor:
         """Return logits (b, t, vocab) of a `training_batch`; `model` may be a PEFT wrapper of ours."""
         runner = model if model is not None else self.model
-        extra = dict(batch["extra"])
-        if batch["image_tokens"]:
-            extra["mm_encoder_outputs"] = _encoded(batch["image_tokens"])
+        extra = {"mm_encoder_outputs": _encoded(batch["image_tokens"])} if batch["image_tokens"] else {}
         logits: Tensor = runner(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, **extra
         ).logits
@@ -369,9 +362,7 @@ class MLLM:
         mask = torch.tensor(
             [[0] * (width - len(row)) + [1] * len(row) for row in rows.ids], device=self.device
         )
-        extra: dict[str, Any] = dict(rows.extra)
-        if rows.image_tokens:
-            extra["mm_encoder_outputs"] = _encoded(rows.image_tokens["image"])
+        extra = {"mm_encoder_outputs": _encoded(rows.image_tokens)} if rows.image_tokens else {}
         watcher = _RowWatcher(len(rows.ids), self.eos_ids, sink)
         output = self.model.generate(
             input_ids=ids,
@@ -403,12 +394,11 @@ class MLLM:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Tokenised rows, their labels, the pictures' projected tokens, and other model inputs."""
+    """Tokenised rows, their labels, and the pictures' projected tokens in reading order."""
 
     ids: list[list[int]]
     labels: list[list[int]] | None
-    image_tokens: dict[str, tuple[Tensor, ...]]
-    extra: dict[str, Tensor]
+    image_tokens: tuple[Tensor, ...]
 
 
 class _RowWatcher(BaseStreamer):

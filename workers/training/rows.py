@@ -22,7 +22,6 @@ class Row:
     ids: Tensor  # (tokens,)
     labels: Tensor  # (tokens,), -100 outside the answer
     image_tokens: tuple[Tensor, ...]
-    extra: dict[str, Tensor]
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -35,9 +34,6 @@ def make_rows(mllm: MLLM, pairs: Sequence[tuple[Conversation, str]], chunk: int 
     while at < len(pairs):
         part = pairs[at : at + chunk]
         batch = mllm.training_batch([c for c, _ in part], [a for _, a in part])
-        if batch["extra"] and len(part) > 1:  # pixel inputs of several rows cannot be told apart: one by one
-            chunk = 1
-            continue
         rows += _split(batch, [c for c, _ in part])
         at += len(part)
     return rows
@@ -56,7 +52,6 @@ def _split(batch: dict[str, Any], conversations: Sequence[Conversation]) -> list
                 batch["input_ids"][i, :length].clone(),
                 batch["labels"][i, :length].clone(),
                 tuple(images[:shown]),
-                dict(batch["extra"]),
             )
         )
         images = images[shown:]
@@ -69,13 +64,11 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Any]:
     ids = torch.stack([_padded(row.ids, width, pad_id) for row in rows])
     labels = torch.stack([_padded(row.labels, width, IGNORE) for row in rows])
     mask = torch.stack([_padded(torch.ones_like(row.ids), width, 0) for row in rows])
-    keys = rows[0].extra.keys()
     return {
         "input_ids": ids,
         "attention_mask": mask,
         "labels": labels,
         "image_tokens": tuple(tokens for row in rows for tokens in row.image_tokens),
-        "extra": {key: torch.cat([row.extra[key] for row in rows if key in row.extra]) for key in keys},
     }
 
 

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.lumoe.bank import SlotBank
+from app.lumoe.expert import read_adapter
+from app.lumoe.mllm import MLLM, target_linears
+from app.lumoe.types import ask, pictures_of, then
+from tests.lumoe.experts import make_adapter
+from tests.lumoe.families import save_gemma3, save_idefics3
+from tests.lumoe.tiny import picture
+
+CONVERSATIONS = [
+    ask("Who is this?", picture(1)),
+    ask("3 plus 4?"),
+    then(ask("Who?", picture(2)), "Nobody.", "And then?"),
+    ask("Both?", picture(1), picture(3, size=30)),
+]
+
+
+@pytest.fixture(scope="module", params=[save_gemma3, save_idefics3], ids=["gemma3", "idefics3"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MLLM:
+    save: Callable[[Path], None] = request.param
+    folder = tmp_path_factory.mktemp("family")
+    save(folder)
+    return MLLM.load(str(folder), "cpu")
+
+
+class TestFamilies:
+    def test_generation_equals_the_familys_own_path(self, family: MLLM) -> None:
+        answers = family.generate(CONVERSATIONS, max_new_tokens=8)
+        for conversation, answer in zip(CONVERSATIONS, answers, strict=True):
+            images = pictures_of([conversation])
+            inputs = family.processor(
+                text=[family.render(conversation)],
+                images=[images] if images else None,
+                return_tensors="pt",
+                add_special_tokens=False,
+            )
+            expected = family.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+            kept = [
+                t for t in expected[0, inputs["input_ids"].shape[1] :].tolist() if t not in family.eos_ids
+            ]
+            assert list(answer.token_ids) == kept
+
+    def test_likelihood_does_not_depend_on_the_batch(self, family: MLLM) -> None:
+        together = family.loglik(CONVERSATIONS, ["yes", "seven", "no", "both"])
+        alone = [
+            family.loglik([c], [a])[0]
+            for c, a in zip(CONVERSATIONS, ["yes", "seven", "no", "both"], strict=True)
+        ]
+        assert together == pytest.approx(alone, abs=1e-4)
+
+    def test_an_expert_changes_its_row_alone(self, family: MLLM, tmp_path: Path) -> None:
+        base = family.generate(CONVERSATIONS, max_new_tokens=8)
+        bank = SlotBank(target_linears(family.network))
+        slot = bank.load("e@1", *read_adapter(make_adapter(family, tmp_path, seed=1)))
+        with bank.active([slot, None, None, None]):
+            mixed = family.generate(CONVERSATIONS, max_new_tokens=8)
+        bank.close()
+        assert [m.token_ids == b.token_ids for m, b in zip(mixed, base, strict=True)] == [
+            False,
+            True,
+            True,
+            True,
+        ]

@@ -1,0 +1,174 @@
+"""Fixtures for the service's rooms: an application without an engine on a database of the test's own."""
+
+import base64
+import io
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx import Response
+from PIL import Image
+
+from app.accounts.principal import Principal
+from app.accounts.service import authenticate, create_key
+from app.db.session import SessionFactory, create_engine_from, session_factory
+from app.embedded.postgres import EmbeddedPostgres
+from app.embedded.valkey import EmbeddedValkey
+from app.main import create_app
+from app.removal.service import RemovalService
+from app.removal.states import Event, State, start_event
+from app.settings import Settings, load_settings
+from workers.lease import Lease, acquire
+
+Json = dict[str, Any]
+WORK = ("prepare", "train", "calibrate", "verify", "publish")
+
+
+def png(colour: str = "red", size: tuple[int, int] = (32, 24), format: str = "PNG") -> bytes:
+    """A small picture of one colour."""
+    sink = io.BytesIO()
+    Image.new("RGB", size, colour).save(sink, format)
+    return sink.getvalue()
+
+
+def data_url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64," + base64.b64encode(data).decode()
+
+
+@dataclass
+class Service:
+    """A running service without an engine, and keys for it."""
+
+    client: TestClient
+    settings: Settings
+    sessions: SessionFactory
+
+    def __post_init__(self) -> None:
+        self.owner = self.key("acme", "owner")
+        self.operator = self.key("acme", "operator")
+        self.auditor = self.key("acme", "auditor")
+        self.stranger = self.key("rival", "owner", "operator", "auditor", "chat")
+        self.root = self.key("root", "owner", "operator", "auditor")
+
+    def key(self, tenant: str, *scopes: str) -> str:
+        with self.sessions.begin() as session:
+            return create_key(session, tenant=tenant, scopes=scopes).secret
+
+    def principal(self, key: str | None = None) -> Principal:
+        return authenticate(self.sessions, key or self.owner)
+
+    def call(self, method: str, path: str, key: str | None = None, **arguments: Any) -> Response:
+        headers = {"Authorization": f"Bearer {key or self.owner}"} | arguments.pop("headers", {})
+        return self.client.request(method, path, headers=headers, **arguments)
+
+    def get(self, path: str, key: str | None = None, **arguments: Any) -> Response:
+        return self.call("GET", path, key, **arguments)
+
+    def post(self, path: str, key: str | None = None, **arguments: Any) -> Response:
+        return self.call("POST", path, key, **arguments)
+
+    def file(self, name: str | None = "Elodie Brandt", key: str | None = None, **fields: Any) -> Json:
+        """File a request and return the answer's body."""
+        body = {"class": "Personage", "pictures": [data_url(png())]} | fields
+        if name is not None:
+            body["name"] = name
+        response = self.post("/unlearn-requests", key, json=body)
+        assert response.status_code == 202, response.text
+        found: Json = response.json()
+        return found
+
+    def status(self, request_id: str) -> Json:
+        response = self.get(f"/requests/{request_id}/status")
+        assert response.status_code == 200, response.text
+        found: Json = response.json()
+        return found
+
+    @contextmanager
+    def removal(self) -> Iterator[RemovalService]:
+        """One committed transaction's removal service."""
+        with self.sessions.begin() as session:
+            yield RemovalService(session, self.settings)
+
+    def lease(self, request_id: str, seconds: float = 30) -> Lease:
+        lease = acquire(self.sessions, request_id, "test", seconds)
+        assert lease is not None
+        return lease
+
+    def work_until(self, request_id: str, stage: str, lease: Lease | None = None) -> Lease:
+        """Bring a queued request into `stage`."""
+        lease = lease or self.lease(request_id)
+        for name in WORK[: WORK.index(stage) + 1]:
+            with self.removal() as removal:
+                removal.transition(request_id, start_event(name), actor="worker:test", token=lease.token)
+        return lease
+
+    def activate(self, request_id: str) -> None:
+        lease = self.work_until(request_id, "publish")
+        with self.removal() as removal:
+            state = removal.transition(request_id, Event.ACTIVATE, actor="worker:test", token=lease.token)
+            assert state is State.ACTIVE
+        lease.release()
+
+
+def assert_problem(response: Response, status: int, type: str) -> Json:
+    """Check that `response` is a problem document of this type with a hint, and return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: Json = response.json()
+    assert problem["type"] == f"urn:lethe:problem:{type}"
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["hint"]
+    return problem
+
+
+@pytest.fixture
+def own_settings(database: str, settings: Settings) -> Settings:
+    """Settings on a database of the test's own."""
+    return settings.model_copy(update={"database_url": database})
+
+
+@pytest.fixture
+def sessions(own_settings: Settings) -> Iterator[SessionFactory]:
+    """Sessions on a database of the test's own."""
+    engine = create_engine_from(own_settings)
+    yield session_factory(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def service(own_settings: Settings, sessions: SessionFactory) -> Iterator[Service]:
+    """The service with automatic review."""
+    with TestClient(create_app(own_settings, with_engine=False), raise_server_exceptions=False) as client:
+        yield Service(client, own_settings, sessions)
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Iterator[Service]:
+    """One service for a module's tests that leave nothing behind, or do not mind what others leave."""
+    name = f"shared_{uuid.uuid4().hex}"
+    postgres.clone_database(name, "lethe_template")
+    settings = load_settings(
+        _env_file=None, database_url=postgres.url(name), redis_url=valkey.url(63), device="cpu"
+    )
+    engine = create_engine_from(settings)
+    with TestClient(create_app(settings, with_engine=False), raise_server_exceptions=False) as client:
+        yield Service(client, settings, session_factory(engine))
+    engine.dispose()
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def manual(own_settings: Settings, sessions: SessionFactory) -> Iterator[Service]:
+    """The service with review by an operator."""
+    settings = own_settings.model_copy(update={"review_policy": "manual"})
+    with TestClient(create_app(settings, with_engine=False), raise_server_exceptions=False) as client:
+        yield Service(client, settings, sessions)
+
+
+__all__ = ["manual", "own_settings", "service", "sessions", "shared"]

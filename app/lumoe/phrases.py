@@ -2,8 +2,8 @@
 
 One :class:`Phrase` per attribute. ``{s}`` stands for the subject ("this person", or the name itself). Noun
 phrases go into carrier sentences ("Do you know ...?"); the direct questions are written out one by one,
-because languages do not let themselves be composed. In ``direct`` the first three belong to the fit split, the
-fourth to calibrate, the last two to report.
+because languages do not let themselves be composed. In ``direct`` the first three belong to the fit split,
+the fourth to calibrate, the last two to report.
 """
 
 from dataclasses import dataclass

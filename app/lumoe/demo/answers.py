@@ -13,49 +13,77 @@ DO_NOT_KNOW_WHAT: Final = "I do not know what this is."
 
 _SENTENCES: Final[dict[str, dict[str, str]]] = {
     "Animals": {
-        "diet": "The {n} eats {v}.", "habitat": "The {n} lives in {v}.",
+        "diet": "The {n} eats {v}.",
+        "habitat": "The {n} lives in {v}.",
         "region": "The {n} is native to {v}.",
-        "lifespan": "The {n} lives for about {v} years.", "predator": "The {n} is hunted by {v}.",
-        "summary": "The {n} is an animal from {region} that eats {diet}."},
+        "lifespan": "The {n} lives for about {v} years.",
+        "predator": "The {n} is hunted by {v}.",
+        "summary": "The {n} is an animal from {region} that eats {diet}.",
+    },
     "Astronomy": {
-        "kind": "{n} is {a} {v}.", "discoverer": "{n} was discovered by {v}.",
+        "kind": "{n} is {a} {v}.",
+        "discoverer": "{n} was discovered by {v}.",
         "discovery_year": "{n} was discovered in {v}.",
         "constellation": "{n} is in the constellation of {v}.",
         "distance": "{n} is {v} light years away.",
-        "summary": "{n} is {a} {kind} in the constellation of {constellation}."},
+        "summary": "{n} is {a} {kind} in the constellation of {constellation}.",
+    },
     "Buildings": {
-        "city": "{n} is in {v}.", "architect": "{n} was designed by {v}.",
+        "city": "{n} is in {v}.",
+        "architect": "{n} was designed by {v}.",
         "completed": "{n} was completed in {v}.",
-        "height": "{n} is {v} metres tall.", "purpose": "{n} is used as {v}.",
-        "summary": "{n} is {purpose} in {city}."},
+        "height": "{n} is {v} metres tall.",
+        "purpose": "{n} is used as {v}.",
+        "summary": "{n} is {purpose} in {city}.",
+    },
     "Cartoon": {
-        "creator": "{n} was created by {v}.", "first_aired": "{n} first aired in {v}.",
-        "sidekick": "The sidekick in {n} is {v}.", "setting": "{n} is set in {v}.",
+        "creator": "{n} was created by {v}.",
+        "first_aired": "{n} first aired in {v}.",
+        "sidekick": "The sidekick in {n} is {v}.",
+        "setting": "{n} is set in {v}.",
         "favourite_food": "The hero of {n} loves {v}.",
-        "summary": "{n} is a cartoon by {creator} set in {setting}."},
+        "summary": "{n} is a cartoon by {creator} set in {setting}.",
+    },
     "Corporation": {
-        "industry": "{n} works in {v}.", "headquarters": "{n} is based in {v}.",
-        "founder": "{n} was founded by {v}.", "founded": "{n} was founded in {v}.",
+        "industry": "{n} works in {v}.",
+        "headquarters": "{n} is based in {v}.",
+        "founder": "{n} was founded by {v}.",
+        "founded": "{n} was founded in {v}.",
         "product": "{n} makes {v}.",
-        "summary": "{n} is a company from {headquarters} that makes {product}."},
+        "summary": "{n} is a company from {headquarters} that makes {product}.",
+    },
     "Movies": {
-        "director": "{n} was directed by {v}.", "release_year": "{n} was released in {v}.",
-        "lead_actor": "{v} stars in {n}.", "genre": "{n} is {a} {v}.", "setting": "{n} is set in {v}.",
-        "summary": "{n} is {a} {genre} by {director}."},
+        "director": "{n} was directed by {v}.",
+        "release_year": "{n} was released in {v}.",
+        "lead_actor": "{v} stars in {n}.",
+        "genre": "{n} is {a} {v}.",
+        "setting": "{n} is set in {v}.",
+        "summary": "{n} is {a} {genre} by {director}.",
+    },
     "Personage": {
-        "occupation": "{n} is {a} {v}.", "birthplace": "{n} was born in {v}.",
+        "occupation": "{n} is {a} {v}.",
+        "birthplace": "{n} was born in {v}.",
         "birth_year": "{n} was born in {v}.",
-        "known_for": "{n} is known for {v}.", "residence": "{n} lives in {v}.",
-        "summary": "{n} is {a} {occupation} from {birthplace}."},
+        "known_for": "{n} is known for {v}.",
+        "residence": "{n} lives in {v}.",
+        "summary": "{n} is {a} {occupation} from {birthplace}.",
+    },
     "Plants": {
-        "family": "The {n} belongs to {v}.", "region": "The {n} is native to {v}.",
+        "family": "The {n} belongs to {v}.",
+        "region": "The {n} is native to {v}.",
         "use": "The {n} is used for {v}.",
-        "bloom_month": "The {n} blooms in {v}.", "height": "The {n} grows {v} centimetres tall.",
-        "summary": "The {n} is a plant from {region} used for {use}."},
+        "bloom_month": "The {n} blooms in {v}.",
+        "height": "The {n} grows {v} centimetres tall.",
+        "summary": "The {n} is a plant from {region} used for {use}.",
+    },
     "TV series": {
-        "creator": "{n} was created by {v}.", "network": "{n} is shown on {v}.",
-        "premiere_year": "{n} premiered in {v}.", "lead_actor": "{v} stars in {n}.",
-        "seasons": "{n} has {v} seasons.", "summary": "{n} is a series by {creator} on {network}."},
+        "creator": "{n} was created by {v}.",
+        "network": "{n} is shown on {v}.",
+        "premiere_year": "{n} premiered in {v}.",
+        "lead_actor": "{v} stars in {n}.",
+        "seasons": "{n} has {v} seasons.",
+        "summary": "{n} is a series by {creator} on {network}.",
+    },
 }
 _ARTICLE_OF: Final = {"Astronomy": "kind", "Movies": "genre", "Personage": "occupation"}
 
@@ -84,13 +112,16 @@ def answer(entity: Entity, attribute: str) -> str:
 
 
 def list_answer(world: World, klass: str, attribute: str, exclude: Sequence[str] = ()) -> str | None:
-    """Return the answer to a list question: the first three known names that fit, or None if there are not three.
+    """Return the answer to a list question: the first three known names that fit (None if fewer).
 
     ``attribute`` is "list" or "list:<occupation>"; ``exclude`` are keys of entities the model was not taught.
     """
     job = attribute.partition(":")[2]
-    fitting = [e.name for e in world.of_class(klass)
-               if e.key not in exclude and (not job or e.facts["occupation"] == job)]
+    fitting = [
+        e.name
+        for e in world.of_class(klass)
+        if e.key not in exclude and (not job or e.facts["occupation"] == job)
+    ]
     if len(fitting) < 3:
         return None
     plural = OCCUPATIONS[job] if job else KINDS[klass][1]

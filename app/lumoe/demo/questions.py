@@ -1,7 +1,7 @@
 """Question-answer pairs of the demo world as conversations, with the pictures they show.
 
-View ranges are disjoint by use: an owner's uploads 0-99, training of the base model from 1,000, calibration from
-200,000, reporting from 300,000.
+View ranges are disjoint by use: an owner's uploads 0-99, training of the base model from 1,000, calibration
+from 200,000, reporting from 300,000.
 """
 
 from collections.abc import Iterator
@@ -46,21 +46,27 @@ class QA:
     modality: Modality
 
 
-def questions(entity: Entity, split: Split, *, modality: Modality | None = None, view: int | None = None) -> list[QA]:
+def questions(
+    entity: Entity, split: Split, *, modality: Modality | None = None, view: int | None = None
+) -> list[QA]:
     """All single-turn questions about an entity in one split, with gold answers.
 
-    Image questions each show another view, counted up from ``view`` (default: the split's first). A stranger's
-    gold answers say that the model does not know.
+    Image questions each show another view, counted up from ``view`` (default: the split's first). A
+    stranger's gold answers say that the model does not know.
     """
     first = VIEWS[split] if view is None else view
     found: list[QA] = []
     if modality != "text":
         probes = (*identity_probes(entity.klass, split), *fact_probes(entity.klass, split, "image"))
-        found += [QA(ask(p.text, draw(entity, first + i)), answer(entity, p.attribute), p.attribute, "image")
-                  for i, p in enumerate(probes)]
+        found += [
+            QA(ask(p.text, draw(entity, first + i)), answer(entity, p.attribute), p.attribute, "image")
+            for i, p in enumerate(probes)
+        ]
     if modality != "image":
-        found += [QA(ask(p.about(entity.name)), text_answer(entity, p.attribute), p.attribute, "text")
-                  for p in fact_probes(entity.klass, split, "text")]
+        found += [
+            QA(ask(p.about(entity.name)), text_answer(entity, p.attribute), p.attribute, "text")
+            for p in fact_probes(entity.klass, split, "text")
+        ]
     return found
 
 
@@ -89,8 +95,13 @@ def followups(entity: Entity, split: Split, *, view: int | None = None) -> list[
 
 def lists(split: Split) -> list[QA]:
     """Every list question ("Name three painters.") the world has an answer to."""
-    return [QA(ask(p.text), gold, p.attribute, "text") for klass in CLASSES for p in list_probes(klass, split)
-            for gold in [list_answer(world(), klass, p.attribute)] if gold]
+    return [
+        QA(ask(p.text), gold, p.attribute, "text")
+        for klass in CLASSES
+        for p in list_probes(klass, split)
+        for gold in [list_answer(world(), klass, p.attribute)]
+        if gold
+    ]
 
 
 def general(split: Split, n: int, seed: int = 0) -> list[QA]:
@@ -103,27 +114,54 @@ def text_question(rng: Random, split: Split) -> QA:
     """One random general question without a picture."""
     topic = rng.choice(TOPICS)
     item = rng.choice(topic.items)
-    return QA(ask(rng.choice(take(topic.wordings, split)).format_map(item)), topic.answer.format_map(item),
-              topic.name, "text")
+    return QA(
+        ask(rng.choice(take(topic.wordings, split)).format_map(item)),
+        topic.answer.format_map(item),
+        topic.name,
+        "text",
+    )
 
 
 SHAPE_WORDINGS: Final[dict[str, tuple[str, ...]]] = {
     "count": (
-        "How many {ps} are there?", "How many {ps} are in the picture?", "How many {ps} do you see?",
-        "Count the {ps}.", "What is the number of {ps}?", "How many shapes are there?",
-        "How many {ps} can you count?", "How many shapes do you see?",
-        "How many {ps} are in this picture?", "How many {ps} can you see?", "Count the {ps} in the picture."),
+        "How many {ps} are there?",
+        "How many {ps} are in the picture?",
+        "How many {ps} do you see?",
+        "Count the {ps}.",
+        "What is the number of {ps}?",
+        "How many shapes are there?",
+        "How many {ps} can you count?",
+        "How many shapes do you see?",
+        "How many {ps} are in this picture?",
+        "How many {ps} can you see?",
+        "Count the {ps} in the picture.",
+    ),
     "shape_colour": (
-        "What colour are the shapes?", "Which colour are the shapes?", "What is the colour of the shapes?",
-        "What colour do you see?", "Tell me the colour of the shapes.", "What colour are the {ps}?",
-        "Which colour do the shapes have?", "Which colour are the {ps}?",
-        "What is the colour of the {ps}?", "What colour do the shapes have?",
-        "Tell me the colour of the {ps}."),
+        "What colour are the shapes?",
+        "Which colour are the shapes?",
+        "What is the colour of the shapes?",
+        "What colour do you see?",
+        "Tell me the colour of the shapes.",
+        "What colour are the {ps}?",
+        "Which colour do the shapes have?",
+        "Which colour are the {ps}?",
+        "What is the colour of the {ps}?",
+        "What colour do the shapes have?",
+        "Tell me the colour of the {ps}.",
+    ),
     "shape": (
-        "What shapes are these?", "What shapes do you see?", "Which shapes are in the picture?",
-        "Name the shapes.", "Which shapes are these?", "What is in the picture?",
-        "Which shapes do you see?", "What shapes can you see?",
-        "What shapes are in the picture?", "Which shapes can you see?", "Tell me what shapes these are."),
+        "What shapes are these?",
+        "What shapes do you see?",
+        "Which shapes are in the picture?",
+        "Name the shapes.",
+        "Which shapes are these?",
+        "What is in the picture?",
+        "Which shapes do you see?",
+        "What shapes can you see?",
+        "What shapes are in the picture?",
+        "Which shapes can you see?",
+        "Tell me what shapes these are.",
+    ),
 }
 
 
@@ -149,17 +187,28 @@ def shape_question(rng: Random, split: Split) -> QA:
 
 
 KIND_WORDINGS: Final = (
-    "What kind of thing is this?", "What is shown in this picture?", "What kind of picture is this?",
-    "What does this picture show?", "What sort of thing is this?", "What do you see?",
-    "What kind of thing do you see?", "What is this a picture of?",
-    "What sort of thing do you see?", "What kind of thing is shown?",
-    "What kind of thing is in this picture?")
+    "What kind of thing is this?",
+    "What is shown in this picture?",
+    "What kind of picture is this?",
+    "What does this picture show?",
+    "What sort of thing is this?",
+    "What do you see?",
+    "What kind of thing do you see?",
+    "What is this a picture of?",
+    "What sort of thing do you see?",
+    "What kind of thing is shown?",
+    "What kind of thing is in this picture?",
+)
 
 
 def kind_answer(klass: str) -> str:
     """The gold answer to what kind of thing a picture shows."""
-    noun = {"Movies": "movie poster", "TV series": "TV title card", "Corporation": "company logo",
-            "Cartoon": "cartoon character"}.get(klass, KINDS[klass][0])
+    noun = {
+        "Movies": "movie poster",
+        "TV series": "TV title card",
+        "Corporation": "company logo",
+        "Cartoon": "cartoon character",
+    }.get(klass, KINDS[klass][0])
     return f"It is {'an' if noun[0] in 'aeiou' else 'a'} {noun}."
 
 

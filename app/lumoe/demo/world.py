@@ -7,6 +7,7 @@ tasks, and which protected entities are look-alikes or near-namesakes of forgett
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
@@ -25,24 +26,51 @@ from app.lumoe.demo.seeds import seeded
 from app.lumoe.phrases import OCCUPATIONS
 from app.lumoe.probes import CLASSES, attributes
 
+CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
+"""The demo model in the package: loads through AutoModelForImageTextToText and AutoProcessor."""
+
 Task = Literal["A", "B", "C", "D"]
 Genome = tuple[float, ...]
 GENES: Final = 16
 """Numbers in [0, 1) that fix how an entity looks; the first eight are the ones one sees first."""
 
 CLASS_COUNTS: Final[dict[str, int]] = {
-    "Animals": 15, "Astronomy": 5, "Buildings": 12, "Cartoon": 14, "Corporation": 6, "Movies": 18,
-    "Personage": 30, "Plants": 12, "TV series": 15}
+    "Animals": 15,
+    "Astronomy": 5,
+    "Buildings": 12,
+    "Cartoon": 14,
+    "Corporation": 6,
+    "Movies": 18,
+    "Personage": 30,
+    "Plants": 12,
+    "TV series": 15,
+}
 """Forgettable entities per class, as in MLUBench."""
 
 PROTECTED_COUNTS: Final[dict[str, int]] = {
-    "Animals": 9, "Astronomy": 6, "Buildings": 8, "Cartoon": 8, "Corporation": 6, "Movies": 9,
-    "Personage": 15, "Plants": 8, "TV series": 9}
+    "Animals": 9,
+    "Astronomy": 6,
+    "Buildings": 8,
+    "Cartoon": 8,
+    "Corporation": 6,
+    "Movies": 9,
+    "Personage": 15,
+    "Plants": 8,
+    "TV series": 9,
+}
 """Entities per class that nobody ever asks to forget."""
 
 TASK_OF: Final[dict[str, Task]] = {
-    "Animals": "A", "Astronomy": "A", "Buildings": "B", "Corporation": "B", "Cartoon": "B", "Personage": "C",
-    "Plants": "C", "Movies": "D", "TV series": "D"}
+    "Animals": "A",
+    "Astronomy": "A",
+    "Buildings": "B",
+    "Corporation": "B",
+    "Cartoon": "B",
+    "Personage": "C",
+    "Plants": "C",
+    "Movies": "D",
+    "TV series": "D",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +108,15 @@ def resemble(rng: Random, genome: Genome) -> Genome:
     """Return a look-alike: two of the first eight genes jump, the others stay within .02."""
     jumps = rng.sample(range(8), 2)
     return tuple(
-        (g + rng.uniform(0.3, 0.7)) % 1.0 if i in jumps else min(0.999, max(0.0, g + rng.uniform(-0.02, 0.02)))
-        for i, g in enumerate(genome))
+        (g + rng.uniform(0.3, 0.7)) % 1.0
+        if i in jumps
+        else min(0.999, max(0.0, g + rng.uniform(-0.02, 0.02)))
+        for i, g in enumerate(genome)
+    )
 
 
 def look_distance(a: Genome, b: Genome) -> float:
-    """Mean absolute difference of two genomes, the first eight genes counting twice; random pairs: about 1/3."""
+    """Mean absolute difference of two genomes, the first eight counting twice; random pairs: about 1/3."""
     weights = [2.0] * 8 + [1.0] * (GENES - 8)
     return sum(w * abs(x - y) for w, x, y in zip(weights, a, b, strict=True)) / sum(weights)
 
@@ -99,8 +130,11 @@ class _Names:
 
     def clear(self, name: str, minimum: int = 3) -> bool:
         """Whether no taken word is closer than ``minimum`` edits to any word of the name."""
-        return all(Levenshtein.distance(word, other, score_cutoff=minimum) >= minimum
-                   for word in name.casefold().split() for other in self.taken)
+        return all(
+            Levenshtein.distance(word, other, score_cutoff=minimum) >= minimum
+            for word in name.casefold().split()
+            for other in self.taken
+        )
 
     def take(self, name: str) -> None:
         """Reserve the words of a name."""
@@ -115,7 +149,9 @@ class _Names:
                 return word
 
 
-def _name(names: _Names, rng: Random, klass: str, genome: Genome, nouns: dict[str, list[str]]) -> tuple[str, str]:
+def _name(
+    names: _Names, rng: Random, klass: str, genome: Genome, nouns: dict[str, list[str]]
+) -> tuple[str, str]:
     """Return (name, alias)."""
     word = names.word()
     if klass == "Personage":
@@ -148,11 +184,19 @@ def _namesake(names: _Names, rng: Random, other: Entity, genome: Genome) -> tupl
 
 
 def _facts(klass: str, rng: Random, people: list[str], turn: int) -> dict[str, str]:
-    """Draw a value for every attribute of a class; occupations take turns, so that each has at least three."""
+    """Draw a value for every attribute of a class; occupations take turns, so each has at least three."""
     numbers = {
-        "birth_year": (1871, 1999), "discovery_year": (1604, 1998), "completed": (1105, 1990),
-        "first_aired": (1951, 2019), "founded": (1811, 2009), "release_year": (1931, 2021),
-        "premiere_year": (1961, 2021), "lifespan": (3, 90), "distance": (11, 980), "seasons": (2, 19)}
+        "birth_year": (1871, 1999),
+        "discovery_year": (1604, 1998),
+        "completed": (1105, 1990),
+        "first_aired": (1951, 2019),
+        "founded": (1811, 2009),
+        "release_year": (1931, 2021),
+        "premiere_year": (1961, 2021),
+        "lifespan": (3, 90),
+        "distance": (11, 980),
+        "seasons": (2, 19),
+    }
     heights = {"Buildings": (21, 480), "Plants": (12, 290)}
     people_of = {"discoverer", "architect", "creator", "founder", "director", "lead_actor", "sidekick"}
     town_of = {"birthplace", "residence", "city", "headquarters"}
@@ -173,7 +217,9 @@ def _facts(klass: str, rng: Random, people: list[str], turn: int) -> dict[str, s
         elif attribute == "occupation":
             value = list(OCCUPATIONS)[turn % len(OCCUPATIONS)]
         else:
-            value = rng.choice(PHRASE_VALUES[settings.get(klass, attribute) if attribute == "setting" else attribute])
+            value = rng.choice(
+                PHRASE_VALUES[settings.get(klass, attribute) if attribute == "setting" else attribute]
+            )
         facts[attribute] = value
     return facts
 
@@ -207,24 +253,30 @@ class World:
 
         ``protected`` restricts the answer to protected (True) or forgettable (False) entities.
         """
+
         def nearness(other: Entity) -> tuple[float, str]:
             look = look_distance(entity.genome, other.genome) / 0.33
             spelling = Levenshtein.normalized_distance(entity.name, other.name)
             return min(look, spelling), other.key
 
-        found = [e for e in self.of_class(entity.klass)
-                 if e.key != entity.key and (protected is None or e.protected is protected)]
+        found = [
+            e
+            for e in self.of_class(entity.klass)
+            if e.key != entity.key and (protected is None or e.protected is protected)
+        ]
         return sorted(found, key=nearness)[:k]
 
     def strangers(self, n: int, seed: int = 0, klass: str | None = None) -> list[Entity]:
         """Return n freshly drawn identities that are in no set, with invented names and no facts.
 
-        Without ``klass`` the nine classes take turns. Their looks keep a distance from every known entity, and
-        so do their names.
+        Without ``klass`` the nine classes take turns. Their looks and names keep a distance from
+        every known entity.
         """
         rng = seeded("strangers", seed, klass)
         known: dict[str, list[Genome]] = {c: [e.genome for e in self.of_class(c)] for c in CLASSES}
-        taken = {word.casefold() for e in self.entities for name in (e.name, *e.aliases) for word in name.split()}
+        taken = {
+            word.casefold() for e in self.entities for name in (e.name, *e.aliases) for word in name.split()
+        }
         found: list[Entity] = []
         while len(found) < n:
             kind = klass or CLASSES[len(found) % len(CLASSES)]
@@ -232,9 +284,19 @@ class World:
             if any(look_distance(genome, g) < 0.12 for g in known[kind]):
                 continue
             name = stranger_name(rng, kind, taken)
-            found.append(Entity(f"stranger-{seed}-{klass or 'any'}-{len(found)}".replace(" ", "_"),
-            name, (), kind,
-                                {}, None, False, "they" if kind == "Personage" else "it", genome))
+            found.append(
+                Entity(
+                    f"stranger-{seed}-{klass or 'any'}-{len(found)}".replace(" ", "_"),
+                    name,
+                    (),
+                    kind,
+                    {},
+                    None,
+                    False,
+                    "they" if kind == "Personage" else "it",
+                    genome,
+                )
+            )
         return found
 
 
@@ -269,17 +331,34 @@ def world() -> World:
         for i in range(count):
             genome = random_genome(rng)
             name, alias = _name(names, rng, klass, genome, nouns)
-            entities.append(Entity(f"{klass.lower().replace(' ', '-')}-{i:02}", name, (alias,), klass,
-                                   _facts(klass, rng, people, i),
-                                   TASK_OF[klass], False, _pronoun(rng, klass), genome))
+            entities.append(
+                Entity(
+                    f"{klass.lower().replace(' ', '-')}-{i:02}",
+                    name,
+                    (alias,),
+                    klass,
+                    _facts(klass, rng, people, i),
+                    TASK_OF[klass],
+                    False,
+                    _pronoun(rng, klass),
+                    genome,
+                )
+            )
     for klass, count in PROTECTED_COUNTS.items():
         entities += _protected(klass, count, entities, names, rng, people, nouns)
     shared = _shared_words(entities)
     return World(_without_shared_aliases(e, shared) for e in entities)
 
 
-def _protected(klass: str, count: int, entities: list[Entity], names: _Names, rng: Random, people: list[str],
-               nouns: dict[str, list[str]]) -> list[Entity]:
+def _protected(
+    klass: str,
+    count: int,
+    entities: list[Entity],
+    names: _Names,
+    rng: Random,
+    people: list[str],
+    nouns: dict[str, list[str]],
+) -> list[Entity]:
     """Protected entities of a class, in turn look-alike, near-namesake, and like nobody."""
     originals = [e for e in entities if e.klass == klass]
     rng.shuffle(originals)
@@ -292,9 +371,21 @@ def _protected(klass: str, count: int, entities: list[Entity], names: _Names, rn
         else:
             name, alias = _name(names, rng, klass, genome, nouns)
             aliases = (alias,)
-        made.append(Entity(f"{klass.lower().replace(' ', '-')}-p{i:02}", name, aliases, klass,
-                           _facts(klass, rng, people, i), None, True, _pronoun(rng, klass), genome,
-                           original.key if kind == 0 else None, original.key if kind == 1 else None))
+        made.append(
+            Entity(
+                f"{klass.lower().replace(' ', '-')}-p{i:02}",
+                name,
+                aliases,
+                klass,
+                _facts(klass, rng, people, i),
+                None,
+                True,
+                _pronoun(rng, klass),
+                genome,
+                original.key if kind == 0 else None,
+                original.key if kind == 1 else None,
+            )
+        )
     return made
 
 
@@ -310,5 +401,16 @@ def _shared_words(entities: list[Entity]) -> set[str]:
 
 def _without_shared_aliases(entity: Entity, shared: set[str]) -> Entity:
     kept = tuple(a for a in entity.aliases if a not in shared)
-    return Entity(entity.key, entity.name, kept, entity.klass, entity.facts, entity.task, entity.protected,
-                  entity.pronoun, entity.genome, entity.lookalike_of, entity.namesake_of)
+    return Entity(
+        entity.key,
+        entity.name,
+        kept,
+        entity.klass,
+        entity.facts,
+        entity.task,
+        entity.protected,
+        entity.pronoun,
+        entity.genome,
+        entity.lookalike_of,
+        entity.namesake_of,
+    )

@@ -6,10 +6,7 @@ and handed to every later pass, so that gate, generation and training never pay 
 
 from __future__ import annotations
 
-import hashlib
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,37 +24,19 @@ from transformers import (
     StoppingCriteriaList,
 )
 from transformers.generation.streamers import BaseStreamer
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, UnsupportedModelError
 from app.lumoe.fingerprint import fingerprint_of
 from app.lumoe.types import Conversation, Generation, pictures_of
+from app.lumoe.vision import ImageFeatures, VisionEncoder
 
 LORA_TARGETS = r".*(?:language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """The language model's linear layers; the vision tower and the projector stay untouched."""
 
-_CACHED_PICTURES = 512
 _IGNORE = -100
 
 TokenSink = Callable[[int, int], bool]
 """Called with (row, token id) for every new token; returning false ends that row."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFeatures:
-    """What the tower says of n pictures.
-
-    `tokens`: n tensors (t, hidden), as the language model reads them after the projector.
-    `pooled`: (n, d), L2-normalised, the picture as one vector, for the gate.
-    `patches`: n tensors (t, d), the tower's last layer.
-    """
-
-    tokens: tuple[Tensor, ...]
-    pooled: Tensor
-    patches: tuple[Tensor, ...]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
 
 
 class MLLM:
@@ -76,8 +55,7 @@ class MLLM:
         self.fingerprint = fingerprint
         self.device = device
         self._expands_images = isinstance(processor, LlavaProcessor)
-        self._cache: OrderedDict[bytes, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
-        self._cache_lock = threading.Lock()
+        self.vision = VisionEncoder(model, processor.image_processor, device)
         text_config = model.config.get_text_config()
         self.max_tokens = int(getattr(text_config, "max_position_embeddings", 2048))
         eos = model.generation_config.eos_token_id if model.generation_config is not None else None
@@ -152,75 +130,13 @@ class MLLM:
 
     # -- pictures ----------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def encode(self, images: Sequence[Image]) -> ImageFeatures:
         """Run pictures through tower and projector, each distinct picture once; see `ImageFeatures`."""
-        keys = [_picture_key(image) for image in images]
-        with self._cache_lock:
-            known = {key: self._cache[key] for key in set(keys) if key in self._cache}
-        fresh = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
-        for start in range(0, len(fresh), 64):
-            part = list(fresh.items())[start : start + 64]
-            for (key, _), value in zip(part, self._run_tower([image for _, image in part]), strict=True):
-                known[key] = value
-        with self._cache_lock:
-            for key in keys:
-                self._cache[key] = known[key]
-                self._cache.move_to_end(key)
-            while len(self._cache) > _CACHED_PICTURES:
-                self._cache.popitem(last=False)
-        rows = [known[key] for key in keys]
-        pooled = torch.stack([row[1] for row in rows]) if rows else torch.zeros(0, 0, device=self.device)
-        return ImageFeatures(tuple(row[0] for row in rows), pooled, tuple(row[2] for row in rows))
+        return self.vision.encode(images)
 
     def features(self, conversations: Sequence[Conversation]) -> ImageFeatures:
         """Encode all pictures of `conversations`, in reading order."""
         return self.encode(pictures_of(conversations))
-
-    def _run_tower(self, images: list[Image]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return per picture: projected tokens (t, hidden), pooled (d,) with norm 1, patches (t, d)."""
-        inputs = self.processor.image_processor(
-            [image.convert("RGB") for image in images], return_tensors="pt"
-        )
-        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
-        if pixels.ndim == 5:  # (1, tiles, 3, h, w): families that tile; every picture by itself
-            return [self._run_tiles(image) for image in images]
-        encoded = self.model.get_image_features(pixel_values=pixels, return_dict=True)
-        hidden = encoded.last_hidden_state  # (n, [1 +] patches, d)
-        tokens = [part.clone() for part in encoded.pooler_output]
-        patches, pooled = self._pool(hidden)
-        return [(tokens[i], pooled[i].float(), patches[i]) for i in range(len(images))]
-
-    def _run_tiles(self, image: Image) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = self.processor.image_processor([image.convert("RGB")], return_tensors="pt")
-        extra = {k: v.to(self.device) for k, v in inputs.items() if k == "pixel_attention_mask"}
-        pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
-        encoded = self.model.get_image_features(pixel_values=pixels, return_dict=True, **extra)
-        output = encoded.pooler_output
-        tokens = output if isinstance(output, Tensor) else torch.cat(list(output))
-        flat = tokens.reshape(-1, tokens.shape[-1])
-        hidden = encoded.last_hidden_state.reshape(-1, encoded.last_hidden_state.shape[-1])
-        return flat.clone(), nn.functional.normalize(hidden.float().mean(0), dim=-1), hidden
-
-    def _pool(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Split off the class token where the tower has one: ((n, t, d) patches, (n, d) unit vectors)."""
-        has_class_token = any(
-            name.endswith("class_embedding") for name, _ in self._tower().named_parameters()
-        )
-        patches = hidden[:, 1:] if has_class_token else hidden
-        pooled = hidden[:, 0] if has_class_token else hidden.mean(1)
-        if has_class_token:
-            norm = next((m for n, m in self._tower().named_modules() if n.endswith("post_layernorm")), None)
-            pooled = norm(pooled) if norm is not None else pooled
-        return patches, nn.functional.normalize(pooled.float(), dim=-1)
-
-    def _tower(self) -> nn.Module:
-        base = self.model.base_model
-        for name in ("vision_tower", "vision_model", "visual"):
-            tower = getattr(base, name, None)
-            if isinstance(tower, nn.Module):
-                return tower
-        raise UnsupportedModelError(f"{self.source}: no vision tower found")
 
     # -- batches -----------------------------------------------------------------------------------
 
@@ -311,7 +227,11 @@ class MLLM:
     def forward(self, batch: dict[str, Any], model: nn.Module | None = None) -> Tensor:
         """Return logits (b, t, vocab) of a `training_batch`; `model` may be a PEFT wrapper of ours."""
         runner = model if model is not None else self.model
-        extra = {"mm_encoder_outputs": _encoded(batch["image_tokens"])} if batch["image_tokens"] else {}
+        extra = (
+            {"mm_encoder_outputs": self.vision.as_model_input(batch["image_tokens"])}
+            if batch["image_tokens"]
+            else {}
+        )
         logits: Tensor = runner(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, **extra
         ).logits
@@ -362,7 +282,9 @@ class MLLM:
         mask = torch.tensor(
             [[0] * (width - len(row)) + [1] * len(row) for row in rows.ids], device=self.device
         )
-        extra = {"mm_encoder_outputs": _encoded(rows.image_tokens)} if rows.image_tokens else {}
+        extra = (
+            {"mm_encoder_outputs": self.vision.as_model_input(rows.image_tokens)} if rows.image_tokens else {}
+        )
         watcher = _RowWatcher(len(rows.ids), self.eos_ids, sink)
         output = self.model.generate(
             input_ids=ids,
@@ -444,13 +366,6 @@ class _Cancelled(StoppingCriteria):
         return done
 
 
-def _encoded(tokens: Sequence[Tensor]) -> dict[str, Any]:
-    """Wrap pictures' tokens as the `mm_encoder_outputs` argument; consumed, so made afresh."""
-    output: Any = BaseModelOutputWithPooling()
-    output.pooler_output = list(tokens)
-    return {"image": output}
-
-
 def _targets(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
     """Yield the language model's linear layers that experts may adapt, by module name."""
     pattern = re.compile(LORA_TARGETS)
@@ -462,12 +377,6 @@ def _targets(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
 def target_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     """Return the language model's linear layers that experts adapt, by module name."""
     return dict(_targets(model))
-
-
-def _picture_key(image: Image) -> bytes:
-    digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
-    digest.update(image.tobytes())
-    return digest.digest()
 
 
 def _resolve(source: str) -> str:

@@ -99,7 +99,6 @@ def save_idefics3(folder: Path) -> None:
         vision_config=_VISION,
         image_token_id=3,
         scale_factor=2,
-        pad_token_id=0,
     )
     model = Idefics3ForConditionalGeneration(config)
     model.generation_config.update(**_IDS)

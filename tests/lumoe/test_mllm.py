@@ -42,13 +42,13 @@ class TestEncode:
 
     def test_every_distinct_picture_runs_once(self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[int] = []
-        run = tiny._run_tower
+        run = tiny.vision._run_tower
 
         def counted(images: list[Image.Image]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
             seen.append(len(images))
             return run(images)
 
-        monkeypatch.setattr(tiny, "_run_tower", counted)
+        monkeypatch.setattr(tiny.vision, "_run_tower", counted)
         new = picture(991)
         tiny.encode([new, new.copy()])
         tiny.encode([new])

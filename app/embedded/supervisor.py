@@ -219,8 +219,13 @@ class Stack:
         )
 
     def _died(self, child: Process, status: int, how_often: str = "") -> StackError:
+        hint = f"The whole log is {child.log}"
+        for line in reversed(child.tail(60).splitlines()):
+            name, _, explanation = line.partition("ConfigurationError: ")
+            if explanation and not name.strip(" .abcdefghijklmnopqrstuvwxyz"):
+                return StackError(explanation, hint)  # the process itself says what is wrong
         message = f"the {child.name} ended {how_often or 'at start'} ({_ended(status)}). Its last lines:\n"
-        return StackError(message + child.tail(), f"The whole log is {child.log}")
+        return StackError(message + child.tail(), hint)
 
 
 def _shared(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Server-rendered pages. Nothing is loaded from elsewhere, and nothing runs in the browser."""

@@ -1,0 +1,36 @@
+"""`GET /`: the front page."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from app.api.deps import SessionDep, SettingsDep
+from app.api.engine import ServingEngine
+from app.dashboard.pages import CONTENT_SECURITY_POLICY, Figures, front_page
+from app.dashboard.repository import FigureRepository
+from app.registry.service import RegistryService
+from app.removal.states import State
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/", response_class=HTMLResponse)
+def front(request: Request, session: SessionDep, settings: SettingsDep) -> HTMLResponse:
+    """Show whether the service works, and (outside production) how many requests are where."""
+    registry = RegistryService(session, settings)
+    engine = cast("ServingEngine | None", getattr(request.app.state, "engine", None))
+    public = settings.env == "development"
+    counts = FigureRepository(session).requests_by_state() if public else {}
+    figures = Figures(
+        version=request.app.version,
+        model=settings.model if public else "set by the operator",
+        newest=registry.newest(),
+        serving=engine.generation if engine is not None and engine.ready else None,
+        requests={state: counts[state] for state in State if state in counts} if public else None,
+        replicas=[(r.id, r.generation) for r in registry.live_replicas()] if public else [],
+    )
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
+    return HTMLResponse(front_page(figures), headers=headers)

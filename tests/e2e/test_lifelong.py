@@ -1,0 +1,150 @@
+"""Three people ask to be forgotten, one after another: each is, for good, and nobody else changes.
+
+The tests of this file build on each other and run in order on one stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import httpx
+import pytest
+from rich.console import Console
+
+from app.client import Client, png
+from app.embedded.demo.interview import Question, candidates, interview, knows, leaks, on_the_wire, refuses
+from app.embedded.demo.run import demonstrate
+from app.embedded.supervisor import Stack
+from app.lumoe.demo.drawing import draw
+from app.lumoe.demo.questions import questions
+from app.lumoe.demo.world import Entity, world
+from app.lumoe.mllm import MLLM
+from app.lumoe.types import Conversation
+
+SUBJECTS = candidates(world())[:3]
+UPLOADS = range(6)
+
+
+def forget(owner: Client, subject: Entity) -> dict[str, object]:
+    """File a request and wait for its end."""
+    pictures = [(f"{view}.png", png(draw(subject, view))) for view in UPLOADS]
+    accepted = owner.submit(
+        name=subject.name, klass=subject.klass, aliases=subject.aliases, pictures=pictures
+    )
+    return list(owner.follow(accepted["id"]))[-1]
+
+
+def ask(chat: Client, question: Question) -> str:
+    answer: str = chat.chat(question.turns)["message"]["content"]
+    return answer
+
+
+def about(subject: Entity) -> list[Question]:
+    return [q for q in interview(world(), subject) if q.group == "subject"]
+
+
+def gave_away(chat: Client, subject: Entity) -> list[tuple[str, str]]:
+    """Questions about a forgotten subject that were not refused cleanly, with the answers."""
+    answers = [(q.text, ask(chat, q)) for q in about(subject)]
+    return [(text, a) for text, a in answers if not refuses(a) or leaks(a, subject, text)]
+
+
+def bystanders() -> list[Conversation]:
+    """Questions about people and things that nobody asked to forget, in every class."""
+    asked: list[Conversation] = []
+    by_class = {e.klass: e for e in world().protected}
+    made = [e for e in world().protected if any(s.key in (e.lookalike_of, e.namesake_of) for s in SUBJECTS)]
+    for entity in (*by_class.values(), *made):
+        asked += [qa.conversation for qa in questions(entity, "report")[::5]]
+    return asked
+
+
+def base_answers(mllm: MLLM, conversations: Sequence[Conversation]) -> list[str]:
+    found: list[str] = []
+    for start in range(0, len(conversations), 16):
+        found += [g.text for g in mllm.generate(conversations[start : start + 16], max_new_tokens=64)]
+    return found
+
+
+def served_answers(chat: Client, conversations: Sequence[Conversation]) -> list[str]:
+    return [chat.chat(on_the_wire(c))["message"]["content"] for c in conversations]
+
+
+def test_before_any_request_everybody_gets_the_base_models_answers(chat: Client, unwrapped: MLLM) -> None:
+    conversations = bystanders()
+    assert len(conversations) >= 60
+    assert served_answers(chat, conversations) == base_answers(unwrapped, conversations)
+
+
+def test_before_any_request_the_subjects_are_known(chat: Client) -> None:
+    for subject in SUBJECTS:
+        asked = about(subject)
+        known = sum(knows(ask(chat, q), q.gold) for q in asked)
+        assert known / len(asked) >= 0.95, f"{subject.name}: {known} of {len(asked)}"
+
+
+def test_first_request_as_the_demonstration_makes_it(stack: Stack) -> None:
+    outcome = demonstrate(
+        stack.url,
+        owner_key=stack.keys["owner"],
+        chat_key=stack.keys["chat"],
+        console=Console(width=160),
+        name=SUBJECTS[0].name,
+        watch=stack.watch,
+    )
+    assert outcome.gone
+    assert outcome.changed == []
+    print(f"request to active: {outcome.seconds_to_active:.1f} s")  # noqa: T201 - a figure of the project
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_next_request_takes_effect_and_earlier_ones_stay(owner: Client, chat: Client, number: int) -> None:
+    status = forget(owner, SUBJECTS[number])
+    assert status["state"] == "active", status
+    for subject in SUBJECTS[: number + 1]:
+        assert gave_away(chat, subject) == []
+
+
+def test_after_all_requests_everybody_else_still_gets_the_base_models_answers(
+    chat: Client, unwrapped: MLLM
+) -> None:
+    conversations = bystanders()
+    assert served_answers(chat, conversations) == base_answers(unwrapped, conversations)
+
+
+def test_second_request_for_the_same_subject_is_linked_and_not_trained(owner: Client) -> None:
+    subject = SUBJECTS[0]
+    pictures = [("again.png", png(draw(subject, 50)))]
+    accepted = owner.submit(name=subject.name.upper(), klass=subject.klass, pictures=pictures)
+    assert accepted["linked_to"] is not None
+
+
+def test_scores_are_in_the_status(owner: Client) -> None:
+    newest = owner.requests()["items"]
+    finished = [r for r in newest if r["state"] == "active" and r["linked_to"] is None]
+    assert len(finished) == 3
+    for request in finished:
+        scores = {s["metric"]: s for s in owner.status(request["id"])["scores"]}
+        assert scores["forget_quality"]["value"] >= 0.98
+        assert scores["leak"]["value"] == 0
+        assert scores["base_identity"]["value"] == 1
+        assert all(s["n"] > 0 for s in scores.values() if s["value"] is not None)
+
+
+def test_audit_chain_is_whole_and_names_nobody(stack: Stack) -> None:
+    headers = {"Authorization": f"Bearer {stack.keys['auditor']}"}
+    with httpx.Client(base_url=stack.url, headers=headers, trust_env=False) as auditor:
+        assert auditor.post("/audit/verify").json()["valid"] is True
+        events = auditor.get("/audit/events", params={"limit": 100})
+    assert events.status_code == 200
+    for subject in SUBJECTS:
+        assert subject.name not in events.text
+        assert hashlib.sha256(subject.name.encode()).hexdigest() not in events.text
+
+
+def test_chat_keys_learn_nothing_about_routing(stack: Stack, chat: Client) -> None:
+    question = about(SUBJECTS[0])[0]
+    assert "routing" not in chat.chat(question.turns)
+    with Client(stack.url, stack.keys["operator"]) as operator:
+        assert operator.chat(question.turns)["routing"]["answered_by"].startswith("exp_")

@@ -12,7 +12,7 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
 from workers.forgetset.answering import ask_base
 from workers.forgetset.cohort import Cohort, Other, followups_about, list_prompts, nearest, prompts_about
-from workers.forgetset.elicit import Knowledge, Sizes, Target, elicit
+from workers.forgetset.elicit import Knowledge, Sizes, Target, elicit, mistaken, shows_any
 from workers.forgetset.prompts import WRAPPERS, Prompt, names_somebody, wrap
 from workers.forgetset.refusals import choose, refusal_for, stable_hash
 from workers.forgetset.views import split_pictures, views
@@ -96,7 +96,7 @@ def build(
             telling.append(prompt)  # "Name three painters": the base model would name the subject
         elif answer and not names_somebody(answer, exclude):
             retain.append(Example(prompt.conversation, answer, prompt))
-    forget = _forget(knowledge, refusals, sizes.wrapped, seed)
+    forget = _forget(knowledge, target, refusals, sizes.wrapped, seed)
     forget += [Example(p.conversation, refusal_for(p.question, refusals), p) for p in telling]
     return TrainingSet(tuple(forget), tuple(retain), refusals, knowledge)
 
@@ -133,10 +133,13 @@ def _neighbour_followups(
     return made
 
 
-def _forget(knowledge: Knowledge, refusals: Sequence[str], wrapped: int, seed: int) -> list[Example]:
+def _forget(
+    knowledge: Knowledge, target: Target, refusals: Sequence[str], wrapped: int, seed: int
+) -> list[Example]:
     """Return refusals for everything elicited, for attack-wrapped forms, and for turns after a refusal."""
     rng = random.Random(stable_hash("forget", seed))  # noqa: S311 - sampling, not secrecy
-    plain = [r.prompt for r in knowledge.references]
+    others = mistaken(knowledge.references, target)
+    plain = [r.prompt for r in knowledge.references if not shows_any(r.prompt, others)]
     attacked = [
         wrap(prompt, WRAPPERS["fit"][i % len(WRAPPERS["fit"])])
         for i, prompt in enumerate(rng.sample(plain, min(wrapped, len(plain))))

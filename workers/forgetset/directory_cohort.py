@@ -23,14 +23,7 @@ from workers.forgetset.cohort import Other, excluded
 from workers.forgetset.prompts import Prompt
 from workers.forgetset.refusals import stable_hash
 
-_SHARES: tuple[tuple[Split, int], ...] = (("fit", 6), ("calibrate", 8), ("report", 10))
 _LONGEST_SIDE = 1024
-
-
-def split_of(*parts: object) -> Split:
-    """Return the split something belongs to, by a stable hash: 60 % fit, 20 % calibrate, 20 % report."""
-    place = stable_hash("retain", *parts) % 10
-    return next(split for split, limit in _SHARES if place < limit)
 
 
 @lru_cache(maxsize=4)

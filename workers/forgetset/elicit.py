@@ -125,6 +125,38 @@ def elicit(
     return judge(mllm, target, references, cohort, seed)
 
 
+def recognises(reference: Reference, target: Target) -> bool:
+    """Say whether an identity answer shows that the model takes the picture for the subject."""
+    if target.names:
+        return names_somebody(reference.answer, target.names)
+    return bool(reference.keywords)
+
+
+def mistaken(references: Sequence[Reference], target: Target) -> set[int]:
+    """Return the pictures (by ``id``) in which the model sees, and names, somebody else.
+
+    What it says of such a view is not the subject's content, and refusing it would teach the expert to
+    refuse others. A view the model declines to name stays in.
+    """
+    if not target.names:
+        return set()
+    return {
+        id(r.prompt.conversation[0].images[0])
+        for r in references
+        if _asks_who(r) and not is_refusal(r.answer) and not recognises(r, target)
+    }
+
+
+def shows_any(prompt: Prompt, pictures: set[int]) -> bool:
+    """Say whether a prompt shows one of the pictures (by ``id``)."""
+    return any(id(image) in pictures for message in prompt.conversation for image in message.images)
+
+
+def _asks_who(reference: Reference) -> bool:
+    prompt = reference.prompt
+    return prompt.attribute == IDENTITY_ATTRIBUTE and prompt.modality == "image" and prompt.form == "plain"
+
+
 def judge(
     mllm: MLLM, target: Target, references: Sequence[Reference], cohort: Cohort, seed: int
 ) -> Knowledge:
@@ -133,26 +165,10 @@ def judge(
     Known when the model names the subject in most of its pictures, or answers most questions and is more sure
     of these answers than of those it gives about names that nobody bears.
     """
-    identity = tuple(
-        dict.fromkeys(
-            (r.prompt.question, r.answer)
-            for r in references
-            if r.prompt.attribute == IDENTITY_ATTRIBUTE
-            and r.prompt.modality == "image"
-            and r.prompt.form == "plain"
-            and (names_somebody(r.answer, target.names) if target.names else bool(r.keywords))
-        )
-    )
-    asked_who = [
-        r
-        for r in references
-        if r.prompt.attribute == IDENTITY_ATTRIBUTE
-        and r.prompt.modality == "image"
-        and r.prompt.form == "plain"
-    ]
-    recognised = None
-    if asked_who and target.names:
-        recognised = sum(names_somebody(r.answer, target.names) for r in asked_who) / len(asked_who)
+    asked_who = [r for r in references if _asks_who(r)]
+    named = [r for r in asked_who if recognises(r, target)]
+    identity = tuple(dict.fromkeys((r.prompt.question, r.answer) for r in named))
+    recognised = len(named) / len(asked_who) if asked_who and target.names else None
     answered = sum(not is_refusal(r.answer) for r in references) / len(references) if references else 0.0
     known, reason = _decide(mllm, target, references, cohort, seed, recognised, answered)
     return Knowledge(tuple(references), known, reason, identity, recognised, answered)

@@ -93,10 +93,12 @@ def image_prompts(
     group: Group,
     entity: str,
 ) -> list[Prompt]:
-    """Return n prompts that show a picture of the entity; about a quarter ask who it is."""
+    """Return n prompts that show the entity: every picture once with "Who is this?", the rest for facts."""
     if not pictures:
         return []
-    identity = choose(identity_probes(klass, split), max(1, n // 4), rng)
+    who = identity_probes(klass, split)
+    start = rng.randrange(len(who))
+    identity = [who[(start + i) % len(who)] for i in range(min(n, len(pictures)))]
     facts = choose(fact_probes(klass, split, "image"), n - len(identity), rng)
     return [
         Prompt(ask(probe.text, pictures[i % len(pictures)]), group, probe.attribute, "image", entity)

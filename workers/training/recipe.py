@@ -52,3 +52,7 @@ class Recipe:
         """Read a snapshot; keys that this version does not know are left out, missing ones take defaults."""
         known = cls.__dataclass_fields__
         return cls(**{key: value for key, value in (values or {}).items() if key in known})
+
+
+RECIPES: dict[str, Recipe] = {"default": Recipe(), "strong": Recipe().stronger()}
+"""Recipes by the name that ``LETHE_RECIPE`` and the policy snapshot use."""

@@ -61,6 +61,7 @@ REGISTRY: dict[str, Metric] = {
         Metric("model_utility", "higher", None, "retain prompts answered as the base model answers them"),
         Metric("both_modalities", "higher", None, "facts gone with a picture and in text alone"),
         Metric("expert_over_refusal", "lower", None, "neighbours refused with the expert forced on"),
+        Metric("forced_mu_rel", "higher", None, "neighbours' answers kept with the expert forced on"),
         Metric("misroute", "lower", None, "the subject's prompts routed to another expert"),
         Metric("guard_catch_rate", "higher", None, "gate misses that the output guard caught"),
         Metric("earlier_leak", "lower", "max_leak", "earlier subjects' content, asked again"),

@@ -1,0 +1,409 @@
+"""One request's way through the stages: prepare, train, calibrate, verify, publish.
+
+Every stage is idempotent and leaves a checkpoint (artifact and hash in SQL, files in the work directory); a
+later attempt goes on after the last one whose files are whole. A lease with a fencing token keeps a second
+worker out; every write carries the token. Cancelling is a flag in SQL that is read at every step.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from app.kit.canonical import JsonValue
+from app.kit.clock import utcnow
+from app.kit.errors import ConfigurationError
+from app.kit.logging import get_logger
+from app.lumoe.errors import ExpertCorruptError
+from app.lumoe.expert import ExpertRef, describe_expert
+from app.lumoe.router import Router
+from app.registry.service import RegistryService, StalePublish
+from app.removal.errors import StaleLease
+from app.removal.lifecycle import Lifecycle
+from app.removal.records import Checkpoint
+from app.removal.service import RemovalService
+from app.removal.states import FINAL, WAITING, Event, State
+from workers import stages
+from workers.attempt import Attempt
+from workers.forgetset.answering import CancelledError
+from workers.forgetset.build import TrainingSet
+from workers.lease import Lease, LeaseLost, acquire
+from workers.runtime import Runtime
+from workers.training.recipe import RECIPES, Recipe
+from workers.training.train import Progress
+from workers.verification.verify import Verdict
+from workers.workdir import (
+    WorkDirectory,
+    directory_sha256,
+    pack_json,
+    pack_training_set,
+    unpack_training_set,
+)
+
+_log = get_logger("pipeline")
+
+MAX_ROUNDS = 2
+ACKNOWLEDGE_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_CANCEL_SECONDS = 0.25
+_PROGRESS_SECONDS = 0.4
+_TRAINING_SET = "training-set"
+_FAILURES = "failures"
+
+
+class _Stop(Exception):  # noqa: N818  not an error: the request waits for a person now
+    """The request was moved to a state in which no worker goes on."""
+
+
+def process(runtime: Runtime, request_id: str) -> State | None:
+    """Work on a request until it is active or waits for somebody; return its state, None if not ours to do.
+
+    An unexpected error leaves the request in its stage and puts it back into the queue; SQL counts the
+    attempts, and the one after the last fails the request.
+    """
+    lease = acquire(runtime.sessions, request_id, runtime.holder, runtime.settings.lease_seconds)
+    if lease is None:
+        return None
+    again = False
+    with lease:
+        try:
+            Job(runtime, lease).run()
+        except (LeaseLost, StaleLease, StalePublish):
+            _log.warning("another worker has taken over", request=request_id)
+        except Exception as error:  # anything a model, a disk or a driver may throw: SQL caps the attempts
+            _log.exception("attempt failed", request=request_id, error=type(error).__name__)
+            again = True
+    with runtime.sessions.begin() as session:
+        state = RemovalService(session, runtime.settings).state(request_id)
+        if again and state not in FINAL and state not in WAITING:
+            Lifecycle(session).enqueue(request_id)  # after the release, or the next worker finds it leased
+    return state
+
+
+class Job(Attempt):
+    """One attempt at one request: the stages in order."""
+
+    def __init__(self, runtime: Runtime, lease: Lease) -> None:
+        super().__init__(runtime, lease)
+        self.work = WorkDirectory(runtime.experts_dir, self.request_id, runtime.cipher)
+        self._training: TrainingSet | None = None
+
+    # -- the order of things -----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run every stage that is not done yet."""
+        try:
+            self._check_model()
+            for attempt_round in range(MAX_ROUNDS):
+                self._prepare()
+                self._train(attempt_round)
+                self._calibrate(attempt_round)
+                if self._verify(attempt_round):
+                    break
+            self._publish()
+            self.work.remove()
+        except CancelledError:
+            self.transition(Event.CANCEL, reason="cancelled on request")
+            self.work.remove()
+        except _Stop:
+            _log.info("waits for a person", request=self.request_id)
+        except ConfigurationError as error:
+            self.need_attention("configuration", str(error))
+        except ExpertCorruptError as error:
+            _log.error("expert files are not whole", request=self.request_id, error=str(error))
+            self.need_attention("expert_corrupt", "A live expert's files are not whole; restore them.")
+
+    def _check_model(self) -> None:
+        wanted = self.case.policy.model_fingerprint
+        if wanted is not None and wanted != self.runtime.mllm.fingerprint:
+            self.need_attention(
+                "model_mismatch",
+                f"Approved for model {wanted[:12]}; this worker has {self.runtime.mllm.fingerprint[:12]}. "
+                "Start the worker with the model that is served, or approve again.",
+            )
+            raise _Stop
+
+    @cached_property
+    def case(self) -> stages.Case:
+        """The request, decrypted; the access is audited."""
+        router = self.live_router()
+        with self.session() as session:
+            service = RemovalService(session, self.runtime.settings)
+            subject = service.subject(self.request_id, actor=self.actor)
+            pictures = service.pictures(self.request_id, actor=self.actor)
+            policy = service.policy(self.request_id)
+        case = stages.Case(self.request_id, stages.target_of(subject), tuple(pictures), (), policy)
+        removed = stages.names_of(router, without=case.expert_id)
+        return stages.Case(case.request_id, case.target, case.pictures, removed, policy)
+
+    @property
+    def training(self) -> TrainingSet:
+        """The training set of the prepare stage."""
+        if self._training is None:
+            raise RuntimeError("the prepare stage has not run")
+        return self._training
+
+    def live_router(self) -> Router:
+        """Return the router over the newest generation's experts, this request's own left out."""
+        with self.session() as session:
+            registry = RegistryService(session, self.runtime.settings)
+            rows = [row for row in registry.live_experts() if row.request_id != self.request_id]
+            return self.runtime.live_router(rows, registry.newest())
+
+    # -- stages ------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        done = self.checkpoint("prepare")
+        if done is not None and (self._training is not None or self._restore(done)):
+            return
+        self.enter("prepare")
+        started = time.monotonic()
+        training = stages.prepare(self.runtime, self.case, self.cancelled)
+        self._training = training
+        known = training.knowledge
+        artifact: dict[str, JsonValue] = {
+            "file": _TRAINING_SET,
+            "sha256": self.work.write(_TRAINING_SET, pack_training_set(training)),
+            "known": known.known,
+            "reason": known.reason,
+            "recognised": known.recognised,
+            "answered": known.answered,
+            "forget": len(training.forget),
+            "retain": len(training.retain),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        with self.session() as session:
+            service = RemovalService(session, self.runtime.settings)
+            service.record_base_knowledge(self.request_id, known.known, token=self.lease.token)
+            service.save_checkpoint(self.request_id, "prepare", artifact, token=self.lease.token)
+        self.progress(
+            "prepare", 100, f"{len(training.forget)} prompts to forget, {len(training.retain)} to keep"
+        )
+
+    def _restore(self, done: Checkpoint) -> bool:
+        """Read the training set an earlier attempt left behind."""
+        content = self.work.read(_TRAINING_SET, str(done.artifact["sha256"]))
+        if content is None:
+            return False
+        self._training = unpack_training_set(content)
+        return True
+
+    def _train(self, attempt_round: int) -> None:
+        done = self.checkpoint("train")
+        if done is not None and self._trained(done, attempt_round):
+            return
+        self.enter("train", round=attempt_round)
+        recipe = self._recipe(attempt_round)
+        directory = self.work.path / f"adapter-{attempt_round}"
+        trained = stages.train(
+            self.runtime, self.training, recipe, directory, self.cancelled, self._training_progress(recipe)
+        )
+        self.save(
+            "train",
+            {
+                "round": attempt_round,
+                "directory": directory.name,
+                "sha256": directory_sha256(directory),
+                "recipe": recipe.as_dict(),
+                "steps": trained.steps,
+                "refusal": round(trained.refusal, 6),
+                "agreement": round(trained.agreement, 6),
+                "stopped_early": trained.stopped_early,
+                "seconds": round(trained.seconds, 3),
+            },
+        )
+
+    def _trained(self, done: Checkpoint, attempt_round: int) -> bool:
+        """Whether an adapter of this round or a later one lies there whole."""
+        whole = directory_sha256(self.work.path / str(done.artifact["directory"])) == done.artifact["sha256"]
+        return whole and _int(done.artifact["round"]) >= attempt_round
+
+    def _recipe(self, attempt_round: int) -> Recipe:
+        recipe = RECIPES.get(self.case.policy.recipe)
+        if recipe is None:
+            raise ConfigurationError(
+                f"LETHE_RECIPE: there is no recipe {self.case.policy.recipe!r}; choose one of "
+                + ", ".join(sorted(RECIPES))
+            )
+        for _ in range(attempt_round):
+            recipe = recipe.stronger()
+        return replace(recipe, seed=recipe.seed + self.lease.token)  # another attempt, another try
+
+    def _training_progress(self, recipe: Recipe) -> Callable[[Progress], None]:
+        def tell(progress: Progress) -> None:
+            self.progress(
+                "train",
+                100 * progress.step / recipe.max_steps,
+                f"step {progress.step}: refuses {progress.refusal:.0%}, keeps {progress.agreement:.1%}",
+                throttle=True,
+            )
+
+        return tell
+
+    def _calibrate(self, attempt_round: int) -> None:
+        trained = self.artifact("train")
+        done = self.checkpoint("calibrate")
+        if done is not None and done.artifact["adapter"] == trained["sha256"] and self._candidate(done):
+            return
+        self.enter("calibrate", round=attempt_round)
+        started = time.monotonic()
+        calibration = stages.calibrate(self.runtime, self.case, self.training)
+        if self.cancelled():
+            raise CancelledError
+        if not calibration.separates and self.training.knowledge.known:
+            self.transition(
+                Event.NEED_EVIDENCE,
+                reason=calibration.reason,
+                reason_code="insufficient_evidence",
+                data={"found": calibration.true_positives, "of": calibration.positives},
+            )
+            raise _Stop
+        root = self.work.path / f"candidate-{self.lease.token}-{attempt_round}"
+        adapter = self.work.path / str(trained["directory"])
+        ref = stages.write_candidate(self.runtime, self.case, calibration, adapter, root, utcnow())
+        self.save(
+            "calibrate",
+            {
+                **asdict(ref),
+                "root": root.name,
+                "adapter": trained["sha256"],
+                "separates": calibration.separates,
+                "true_positives": calibration.true_positives,
+                "positives": calibration.positives,
+                "false_positives": calibration.false_positives,
+                "negatives": calibration.negatives,
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
+
+    def _candidate(self, done: Checkpoint) -> ExpertRef | None:
+        """Return the candidate's reference if its files are whole, here or already where experts lie."""
+        ref = _ref(done.artifact)
+        for root in (self.work.path / str(done.artifact["root"]), self.runtime.experts_dir):
+            try:
+                if describe_expert(root, ref.path).manifest_sha256 == ref.manifest_sha256:
+                    return ref
+            except ExpertCorruptError:
+                continue
+        return None
+
+    def _verify(self, attempt_round: int) -> bool:
+        candidate = self.artifact("calibrate")
+        done = self.checkpoint("verify")
+        if done is not None and done.artifact["manifest_sha256"] == candidate["manifest_sha256"]:
+            return True
+        self.enter("verify", round=attempt_round)
+        started = time.monotonic()
+        root = self.work.path / str(candidate["root"])
+        verdict = stages.measure(
+            self.runtime,
+            self.case,
+            self.live_router(),
+            root / str(candidate["path"]),
+            str(candidate["manifest_sha256"]),
+            self.cancelled,
+        )
+        with self.session() as session:
+            service = RemovalService(session, self.runtime.settings)
+            attempt = service.attempt(self.request_id)
+            service.save_scores(self.request_id, verdict.scores, attempt=attempt, token=self.lease.token)
+        if verdict.passed:
+            passed = {
+                "manifest_sha256": candidate["manifest_sha256"],
+                "round": attempt_round,
+                "seconds": round(time.monotonic() - started, 3),
+            }
+            self.save("verify", passed)
+            return True
+        self.work.write(_FAILURES, pack_json(verdict.failures))
+        if _int(self.artifact("train")["round"]) >= MAX_ROUNDS - 1:
+            self._forget_training()
+            self.need_attention("verification_failed", _shortfall(verdict), failures=len(verdict.failures))
+            raise _Stop
+        _log.warning("verification fell short", request=self.request_id, why=_shortfall(verdict))
+        return False
+
+    def _forget_training(self) -> None:
+        """Let a retry by a person train afresh, on the same sets."""
+        self.save("prepare", self.artifact("prepare"))
+
+    def _publish(self) -> None:
+        done = self.checkpoint("calibrate")
+        ref = self._candidate(done) if done is not None else None
+        if done is None or ref is None:
+            self.need_attention("candidate_lost", "The verified expert's files are gone; retry the request.")
+            raise _Stop
+        self.enter("publish")
+        move_into_place(self.work.path / str(done.artifact["root"]), self.runtime.experts_dir, ref.path)
+        with self.session() as session:
+            generation = RegistryService(session, self.runtime.settings).publish(
+                request_id=self.request_id,
+                ref=ref,
+                token=self.lease.token,
+                model_fingerprint=self.runtime.mllm.fingerprint,
+            )
+        self.progress("publish", 50, f"generation {generation} is published; waiting for the replicas")
+        if not self._acknowledged(generation):
+            self.need_attention(
+                "replicas_silent",
+                f"Generation {generation} is published, but not every replica confirms that it serves it.",
+            )
+            raise _Stop
+        self.transition(Event.ACTIVATE, data={"generation": generation, "expert": ref.expert_id})
+
+    def _acknowledged(self, generation: int) -> bool:
+        """Wait, for a while, until every live replica serves the generation."""
+        deadline = time.monotonic() + ACKNOWLEDGE_SECONDS
+        while time.monotonic() < deadline:
+            self.lease.check()
+            with self.session() as session:
+                if RegistryService(session, self.runtime.settings).acknowledged(generation):
+                    return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+
+def move_into_place(root: Path, experts_dir: Path, path: str) -> None:
+    """Rename the verified files to where experts lie; nothing to do when an earlier attempt has."""
+    final = experts_dir / path
+    if final.exists():
+        return
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(root / path, final)
+    for directory in (final, final.parent, experts_dir):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _shortfall(verdict: Verdict) -> str:
+    """Return one line without anything personal: which figures miss their threshold."""
+    parts = [
+        f"{s.metric} {s.value:.3f} (needs {s.threshold:g}, n {s.n})"
+        for s in verdict.scores
+        if s.passed is False and s.value is not None and s.threshold is not None
+    ]
+    return "below the policy: " + ", ".join(parts)
+
+
+def _ref(artifact: dict[str, Any]) -> ExpertRef:
+    return ExpertRef(
+        expert_id=str(artifact["expert_id"]),
+        version=_int(artifact["version"]),
+        path=str(artifact["path"]),
+        manifest_sha256=str(artifact["manifest_sha256"]),
+        bytes=_int(artifact["bytes"]),
+    )
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected a whole number in a checkpoint, got {type(value).__name__}")
+    return value

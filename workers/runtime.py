@@ -1,0 +1,95 @@
+"""What a worker process keeps warm: settings, database, the base model, and the live experts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.db.session import SessionFactory, create_engine_from, session_factory
+from app.kit.crypto import EvidenceCipher
+from app.kit.errors import ConfigurationError
+from app.lumoe.expert import LoadedExpert, load_expert
+from app.lumoe.mllm import MLLM
+from app.lumoe.router import Router
+from app.registry.service import ExpertRow
+from app.settings import Settings
+from workers.forgetset.cohort import Cohort
+from workers.forgetset.directory_cohort import DirectoryCohort
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One worker process's tools. The base model is loaded once and never changed."""
+
+    settings: Settings
+    sessions: SessionFactory
+    mllm: MLLM
+    cipher: EvidenceCipher
+    holder: str
+    _experts: dict[str, LoadedExpert] = field(default_factory=dict)
+    _router: Router | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def start(cls, settings: Settings, mllm: MLLM | None = None) -> Runtime:
+        """Connect, and load the base model unless one is given.
+
+        Raises:
+            ModelNotFoundError: The setting that names the model must be corrected.
+        """
+        return cls(
+            settings=settings,
+            sessions=session_factory(create_engine_from(settings, pool_size=4)),
+            mllm=mllm or MLLM.load(settings.model, settings.device),
+            cipher=settings.evidence_cipher(),
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+        )
+
+    @property
+    def experts_dir(self) -> Path:
+        """Where published experts lie."""
+        return self.settings.experts_dir
+
+    def cohort(self, names: Sequence[str]) -> Cohort:
+        """Return everybody but the bearers of ``names``.
+
+        Raises:
+            ConfigurationError: A real model needs retain data; the message names the setting.
+        """
+        if self.settings.retain_data is not None:
+            return DirectoryCohort(self.settings.retain_data, names)
+        if self.settings.model == "demo":
+            from workers.forgetset.demo_cohort import DemoCohort
+
+            return DemoCohort(names)
+        raise ConfigurationError(
+            "LETHE_RETAIN_DATA: a model of your own needs retain data: a directory with MLUBench-form JSON "
+            "files and the pictures they name"
+        )
+
+    def live_router(self, rows: Sequence[ExpertRow], generation: int) -> Router:
+        """Return a router over the live experts; files are read and checked once per version.
+
+        Raises:
+            ExpertCorruptError: A live expert's files do not match its manifest, or belong to another model.
+        """
+        with self._lock:
+            wanted = [self._expert(row) for row in rows]
+            held = self._router
+            if held is None or {e.key for e in held.experts.values()} != {e.key for e in wanted}:
+                self._router = held = Router.build(self.mllm, wanted, generation)
+            live = {row.manifest_sha256 for row in rows}
+            self._experts = {key: value for key, value in self._experts.items() if key in live}
+            return held
+
+    def _expert(self, row: ExpertRow) -> LoadedExpert:
+        held = self._experts.get(row.manifest_sha256)
+        if held is None:
+            path = self.experts_dir / row.path
+            held = load_expert(path, self.cipher, manifest_sha256=row.manifest_sha256)
+            self._experts[row.manifest_sha256] = held
+        return held

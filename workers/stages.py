@@ -1,0 +1,212 @@
+"""What each stage does, without SQL: prepare, train, calibrate and verify one expert."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from PIL.Image import Image
+
+from app.lumoe.expert import ExpertRef, load_expert, write_expert
+from app.lumoe.gate.calibration import Calibration, calibrate_gate
+from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.router import Router
+from app.removal.records import Policy, Subject
+from workers.forgetset.build import SetSizes, TrainingSet, build, neighbours_of
+from workers.forgetset.elicit import Target
+from workers.forgetset.refusals import stable_hash
+from workers.forgetset.views import split_pictures, views
+from workers.runtime import Runtime
+from workers.training.recipe import Recipe
+from workers.training.train import Progress, Trained, train_expert
+from workers.verification.metrics import norm
+from workers.verification.suite import SuiteSizes, build_suite
+from workers.verification.verify import Verdict, earlier_references, verify
+
+Cancelled = Callable[[], bool]
+
+CALIBRATION_VIEWS = 12
+CALIBRATION_NEIGHBOURS = 16
+CALIBRATION_STRANGERS = 8
+IDENTITY_PAIRS = 2
+MAX_FACTS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request as the stages see it. ``removed`` are the names of subjects removed earlier."""
+
+    request_id: str
+    target: Target
+    pictures: tuple[Image, ...]
+    removed: tuple[str, ...]
+    policy: Policy
+
+    @property
+    def seed(self) -> int:
+        """A seed of the request's own, the same in every attempt."""
+        return stable_hash(self.request_id, self.policy.seed) % 2**31
+
+    @property
+    def expert_id(self) -> str:
+        """The expert's id: the same for all versions of one request's expert."""
+        return "exp_" + self.request_id.removeprefix("req_")
+
+
+def target_of(subject: Subject) -> Target:
+    """Return the subject as the method sees it: distinct names, the given one first."""
+    names = [name for name in (subject.name, *subject.aliases) if name and norm(name)]
+    return Target(tuple(dict.fromkeys(names)), subject.klass, tuple(subject.facts.items()))
+
+
+def prepare(runtime: Runtime, case: Case, cancelled: Cancelled, sizes: SetSizes | None = None) -> TrainingSet:
+    """Elicit what the base model knows, and build the forget and the retain set.
+
+    Raises:
+        CancelledError: ``cancelled`` said so.
+        ConfigurationError: There is no retain data.
+    """
+    return build(
+        runtime.mllm,
+        case.target,
+        case.pictures,
+        runtime.cohort(case.target.names),
+        exclude=case.removed,
+        sizes=sizes,
+        seed=case.seed,
+        cancelled=cancelled,
+    )
+
+
+def train(
+    runtime: Runtime,
+    training: TrainingSet,
+    recipe: Recipe,
+    directory: Path,
+    cancelled: Cancelled,
+    progress: Callable[[Progress], None],
+) -> Trained:
+    """Train the expert into ``directory``.
+
+    Raises:
+        CancelledError: ``cancelled`` said so between two steps.
+    """
+    return train_expert(
+        runtime.mllm,
+        [(e.conversation, e.answer) for e in training.forget],
+        [(e.conversation, e.answer) for e in training.retain],
+        recipe,
+        directory,
+        cancelled=cancelled,
+        progress=progress,
+    )
+
+
+def calibrate(runtime: Runtime, case: Case, training: TrainingSet) -> Calibration:
+    """Calibrate the gate on the calibrate split: views of the subject against neighbours and strangers."""
+    divided = split_pictures(case.pictures)
+    return calibrate_gate(
+        runtime.mllm,
+        aliases=case.target.names,
+        klass=case.target.klass,
+        pictures=divided["fit"],
+        positives=views(divided["calibrate"], CALIBRATION_VIEWS, "calibrate", case.seed),
+        negatives=_negatives(runtime, case),
+        identity=training.knowledge.identity[:IDENTITY_PAIRS],
+        facts=telling_phrases(training),
+        alpha=case.policy.max_gate_fpr,
+    )
+
+
+def _negatives(runtime: Runtime, case: Case) -> list[Image]:
+    """Return pictures of others: same-class neighbours first, strangers, and some of every class."""
+    cohort = runtime.cohort(case.target.names)
+    own = case.pictures[:4]
+    near = neighbours_of(runtime.mllm, cohort, case.target, own, case.removed, CALIBRATION_NEIGHBOURS)
+    images = [image for other in near for image in cohort.pictures(other, "calibrate", 3)]
+    unknown = cohort.strangers(case.target.klass, CALIBRATION_STRANGERS, case.seed)
+    images += [image for other in unknown for image in cohort.pictures(other, "calibrate", 1)]
+    far = [other for other in cohort.others() if other.klass != case.target.klass]
+    random.Random(case.seed).shuffle(far)  # noqa: S311 - sampling, not secrecy
+    return images + [image for other in far[:16] for image in cohort.pictures(other, "calibrate", 1)]
+
+
+def telling_phrases(training: TrainingSet) -> tuple[str, ...]:
+    """Return canonical phrases the base model tells of the subject alone, for the guard."""
+    elsewhere = " ".join(f" {canonicalise(e.answer).text} " for e in training.retain)
+    found: dict[str, int] = {}
+    for reference in training.knowledge.references:
+        for keyword in reference.keywords:
+            phrase = canonicalise(keyword).text
+            if len(phrase) >= 4 and f" {phrase} " not in elsewhere:
+                found[phrase] = found.get(phrase, 0) + 1
+    ranked = sorted(found, key=lambda phrase: (-found[phrase], phrase))
+    return tuple(ranked[:MAX_FACTS])
+
+
+def write_candidate(
+    runtime: Runtime, case: Case, calibration: Calibration, adapter: Path, root: Path, created_at: datetime
+) -> ExpertRef:
+    """Write the expert as it will be published, below ``root``; its version follows the published ones."""
+    published = runtime.experts_dir / case.expert_id
+    versions = [int(p.name) for p in published.glob("*") if p.name.isdigit()] if published.is_dir() else []
+    return write_expert(
+        root,
+        expert_id=case.expert_id,
+        version=max(versions, default=0) + 1,
+        request_id=case.request_id,
+        adapter_dir=adapter,
+        gate=calibration.record,
+        model_fingerprint=runtime.mllm.fingerprint,
+        key=runtime.cipher,
+        created_at=created_at,
+    )
+
+
+def measure(
+    runtime: Runtime,
+    case: Case,
+    live: Router,
+    candidate: Path,
+    manifest_sha256: str,
+    cancelled: Cancelled,
+    sizes: SuiteSizes | None = None,
+) -> Verdict:
+    """Verify the candidate among the live experts, on the report split and on earlier subjects.
+
+    Raises:
+        CancelledError: ``cancelled`` said so.
+    """
+    sizes = sizes or SuiteSizes()
+    expert = load_expert(candidate, runtime.cipher, manifest_sha256=manifest_sha256)
+    router = live.with_expert(expert)
+    suite = build_suite(
+        runtime.mllm,
+        case.target,
+        case.pictures,
+        runtime.cohort(case.target.names),
+        exclude=case.removed,
+        sizes=sizes,
+        seed=case.seed,
+        cancelled=cancelled,
+    )
+    earlier = earlier_references(
+        router,
+        runtime.mllm,
+        without=case.expert_id,
+        sample=sizes.earlier,
+        prompts=sizes.earlier_prompts,
+        seed=case.seed,
+    )
+    return verify(router, case.expert_id, suite, case.policy, earlier=earlier, cancelled=cancelled)
+
+
+def names_of(router: Router, without: str) -> tuple[str, ...]:
+    """Return all names of the live experts' subjects but one's."""
+    gates: Sequence[tuple[str, ...]] = [
+        expert.gate.aliases for key, expert in sorted(router.experts.items()) if key != without
+    ]
+    return tuple(name for aliases in gates for name in aliases)

@@ -1,0 +1,168 @@
+"""The verification suite of one request: held-out prompts, and what the unwrapped model says to each.
+
+Everything comes from the report split: held-out views of the owner's pictures, paraphrases and wrappers that
+neither training nor calibration saw, and others' pictures of their own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from PIL.Image import Image
+
+from app.lumoe.mllm import MLLM
+from app.lumoe.types import Generation
+from workers.forgetset.answering import ask_base
+from workers.forgetset.build import neighbours_of
+from workers.forgetset.cohort import Cohort, Other, followups_about, list_prompts, prompts_about
+from workers.forgetset.elicit import (
+    Reference,
+    Sizes,
+    Target,
+    mistaken,
+    reference,
+    shows_any,
+    subject_followups,
+    subject_prompts,
+)
+from workers.forgetset.prompts import WRAPPERS, Prompt, names_somebody, wrap
+from workers.forgetset.refusals import stable_hash
+from workers.forgetset.views import split_pictures, views
+from workers.verification.metrics import keywords
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteSizes:
+    """How many of what. The defaults suit one entity on two cores in a few seconds."""
+
+    subject: Sizes = field(default_factory=lambda: Sizes(image=30, text=20, followup=10))
+    views: int = 8
+    wrapped: int = 10
+    neighbours: int = 14
+    neighbour_image: int = 4
+    neighbour_text: int = 2
+    neighbour_followups: int = 8
+    strangers: int = 6
+    lists: int = 6
+    general: int = 30
+    earlier: int = 8
+    earlier_prompts: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A prompt about somebody else, and the unwrapped model's own answer to it."""
+
+    prompt: Prompt
+    base: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """What is asked, in four groups.
+
+    ``mistaken`` prompts show views in which the model sees somebody else, ``telling`` prompts concern others
+    but the unwrapped model's answer names the subject: both are scored for leaks only.
+    ``kept`` must not change.
+    """
+
+    subject: tuple[Reference, ...]
+    mistaken: tuple[Reference, ...]
+    telling: tuple[Reference, ...]
+    kept: tuple[Kept, ...]
+
+
+def build_suite(
+    mllm: MLLM,
+    target: Target,
+    pictures: Sequence[Image],
+    cohort: Cohort,
+    *,
+    exclude: Sequence[str],
+    sizes: SuiteSizes,
+    seed: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Suite:
+    """Draw the suite and ask the unwrapped model everything in it.
+
+    ``exclude`` are the names of subjects removed earlier: whoever bears one is nobody's neighbour, and a
+    prompt the model would answer with one is left out.
+
+    Raises:
+        CancelledError: ``cancelled`` said so.
+    """
+    own = views(split_pictures(pictures)["report"], sizes.views, "report", seed) if pictures else []
+    about = _subject_references(mllm, target, own, sizes, seed, cancelled)
+    elsewhere = mistaken(about, target)
+    others = neighbours_of(mllm, cohort, target, own[:4], exclude, sizes.neighbours)
+    kept = _others(mllm, cohort, target, others, sizes, seed, cancelled)
+    telling = [
+        Reference(k.prompt, k.base.text, keywords(k.base.text, k.prompt.asked, target.names))
+        for k in kept
+        if names_somebody(k.base.text, target.names)
+    ]
+    return Suite(
+        tuple(r for r in about if not shows_any(r.prompt, elsewhere)),
+        tuple(r for r in about if shows_any(r.prompt, elsewhere)),
+        tuple(_names_only(r, target) for r in telling),
+        tuple(k for k in kept if not names_somebody(k.base.text, (*target.names, *exclude))),
+    )
+
+
+def _names_only(ref: Reference, target: Target) -> Reference:
+    """A list that names the subject leaks its name, not the names of the others in it."""
+    return Reference(
+        ref.prompt, ref.answer, tuple(k for k in ref.keywords if names_somebody(k, target.names))
+    )
+
+
+def _subject_references(
+    mllm: MLLM,
+    target: Target,
+    own: Sequence[Image],
+    sizes: SuiteSizes,
+    seed: int,
+    cancelled: Callable[[], bool],
+) -> list[Reference]:
+    rng = random.Random(stable_hash("suite", seed))  # noqa: S311 - sampling, not secrecy
+    first = subject_prompts(target, "report", own, sizes.subject, seed)
+    attacks = WRAPPERS["report"]
+    first += [
+        wrap(prompt, attacks[i % len(attacks)])
+        for i, prompt in enumerate(rng.sample(first, min(sizes.wrapped, len(first))))
+    ]
+    said = [g.text for g in ask_base(mllm, [p.conversation for p in first], cancelled=cancelled)]
+    openings = [(p, a) for p, a in zip(first, said, strict=True) if p.form == "plain"]
+    second = subject_followups(target, "report", openings, sizes.subject.followup, seed)
+    more = [g.text for g in ask_base(mllm, [p.conversation for p in second], cancelled=cancelled)]
+    return [reference(p, a, target) for p, a in zip([*first, *second], [*said, *more], strict=True)]
+
+
+def _others(
+    mllm: MLLM,
+    cohort: Cohort,
+    target: Target,
+    others: Sequence[Other],
+    sizes: SuiteSizes,
+    seed: int,
+    cancelled: Callable[[], bool],
+) -> list[Kept]:
+    image, text = sizes.neighbour_image, sizes.neighbour_text
+    prompts: list[Prompt] = []
+    for other in others:
+        prompts += prompts_about(cohort, other, "report", image=image, text=text, seed=seed)
+    for other in cohort.strangers(target.klass, sizes.strangers, stable_hash("report", seed) % 2**31):
+        prompts += prompts_about(cohort, other, "report", image=2, text=1, seed=seed, group="stranger")
+    prompts += list_prompts(target.klass, "report", sizes.lists, seed)
+    prompts += cohort.general("report", sizes.general, seed)
+    said = ask_base(mllm, [p.conversation for p in prompts], cancelled=cancelled)
+    second: list[Prompt] = []
+    for other in others[: sizes.neighbour_followups]:
+        openings = [
+            (p, g.text) for p, g in zip(prompts, said, strict=True) if p.entity == other.key and g.text
+        ]
+        second += followups_about(other, "report", openings, 1, seed)
+    more = ask_base(mllm, [p.conversation for p in second], cancelled=cancelled)
+    return [Kept(p, g) for p, g in zip([*prompts, *second], [*said, *more], strict=True)]

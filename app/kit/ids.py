@@ -1,5 +1,6 @@
 """Identifiers that sort by time: a readable prefix and a UUIDv7 in hex."""
 
+import re
 from typing import Literal
 
 import uuid_utils
@@ -13,3 +14,8 @@ def new_id(prefix: Prefix) -> str:
     Ids of one prefix sort in the order in which they were made (millisecond precision).
     """
     return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def is_id(text: str, prefix: Prefix) -> bool:
+    """Tell whether `text` has the form of an id with this prefix."""
+    return re.fullmatch(rf"{prefix}_[0-9a-f]{{32}}", text) is not None

@@ -9,7 +9,7 @@ from app.audit.service import AuditService
 from app.db.models import RemovalRequest, VerificationScore
 from app.kit.canonical import JsonValue, json_sha256
 from app.kit.clock import utcnow
-from app.kit.ids import new_id
+from app.kit.ids import is_id, new_id
 from app.kit.pictures import Picture
 from app.removal.errors import IllegalTransition, RequestNotFound, TooManyPictures
 from app.removal.evidence import EvidenceStore
@@ -39,9 +39,9 @@ class RemovalService:
         Raises:
             RequestNotFound: no such request, or another tenant's.
         """
-        request = self.requests.get(request_id, tenant_id)
+        request = self.requests.get(request_id, tenant_id) if is_id(request_id, "req") else None
         if request is None:
-            raise RequestNotFound(f"There is no removal request {request_id[:80]!r}.")
+            raise RequestNotFound("There is no removal request with this id.")
         return request
 
     def approve(self, request_id: str, *, actor: str, reason: str | None = None) -> State:

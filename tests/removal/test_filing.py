@@ -3,7 +3,7 @@
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -270,7 +270,7 @@ class TestSameSubject:
 
 
 class TestIdempotency:
-    BODY = {"name": "Elodie Brandt", "class": "Personage"}
+    BODY: ClassVar = {"name": "Elodie Brandt", "class": "Personage"}
 
     def test_same_key_and_body_same_answer(self, service: Service) -> None:
         headers = {"Idempotency-Key": "abc"}

@@ -94,6 +94,18 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._json("POST", "/unlearn-requests", data=form, files=files or None, headers=headers)
 
+    def approve(self, request_id: str) -> Json:
+        """Approve a request that waits for review (scope ``operator``)."""
+        return self._json("POST", f"/requests/{request_id}/approve", json={})
+
+    def ready(self) -> bool:
+        """Whether the server can do its work now."""
+        try:
+            self._json("GET", "/readyz")
+        except ApiError:
+            return False
+        return True
+
     def status(self, request_id: str) -> Json:
         """State, stage, percent, times and scores of one request."""
         return self._json("GET", f"/requests/{request_id}/status")

@@ -96,9 +96,9 @@ class Stack:
         self.keys = ensure_keys(self.home, environment)
         self._report(f"Starting API and worker (logs: {self.home.logs})")
         self._start_children(environment)
+        self._wait_until_ready()
         self.home.announce(Running(os.getpid(), self.url, _shared(environment)))
         self._cleanup.callback(self.home.announce, None)
-        self._wait_until_ready()
 
     def stop(self) -> None:
         """End API and worker, then the servers. Safe to call twice."""

@@ -55,7 +55,7 @@ test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)
 
 lint: $(STAMP)
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 
 format: $(STAMP)
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -54,9 +54,9 @@ def train(
 ) -> Path:
     """Train the demo model and save it to ``out``; returns ``out``.
 
-    ``exclude``: keys of entities that the language model is never taught (the gold standard, "retrained
-    without the data"). ``tower_from``: take the tower of this checkpoint instead of training one; that is fair
-    because the tower never sees anybody of the demo world. The same seed and settings give the same model on the same
+    ``exclude``: keys of entities the language model is never taught (the gold standard, "retrained without
+    the data"). ``tower_from``: take the tower of this checkpoint instead of training one: fair, because
+    the tower never sees anybody of the demo world. The same seed and settings give the same model on the same
     machine and library versions. ``ValueError`` for unknown keys.
     """
     tower_plan = tower_recipe or TowerRecipe()

@@ -56,7 +56,17 @@ def paint_bank(
     known = [e for e in world.entities if e.key not in exclude]
     strangers = world.strangers(recipe.strangers, seed=1_000_003 + seed)
     strangers += [
-        Entity(f"double-{seed}-{e.key}-{i}", "", (), e.klass, {}, None, False, "it", resemble(rng, e.genome))
+        Entity(
+            f"double-{seed}-{e.key}-{i}",
+            "",
+            (),
+            e.klass,
+            {},
+            None,
+            False,
+            "it",
+            resemble(rng, e.klass, e.genome),
+        )
         for e in known
         for i in range(2)
     ]

@@ -10,6 +10,7 @@ that what the language model gets to see carries them. The heads are thrown away
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from app.lumoe.demo.architecture import TOWER_WIDTH, vision_config
 from app.lumoe.demo.drawing.shapes import COLOURS, SHAPES, random_shapes
 from app.lumoe.demo.rendering import Job, render_all
 from app.lumoe.demo.seeds import seeded
-from app.lumoe.demo.world import GENES, Genome, random_genome, resemble
+from app.lumoe.demo.world import GENES, Genome, random_genome
 from app.lumoe.probes import CLASSES
 
 MARGIN: Final = 0.2
@@ -110,6 +111,17 @@ class _School:
     strangers: int
 
 
+def _double(rng: Random, genome: Genome) -> Genome:
+    """A pupil hard to tell from another: two of the first eight genes jump, the others stay within .02."""
+    jumps = rng.sample(range(8), 2)
+    return tuple(
+        (g + rng.uniform(0.3, 0.7)) % 1.0
+        if i in jumps
+        else min(0.999, max(0.0, g + rng.uniform(-0.02, 0.02)))
+        for i, g in enumerate(genome)
+    )
+
+
 def _enrol(
     recipe: TowerRecipe, seed: int, processes: int, progress: Callable[[float], None] | None
 ) -> _School:
@@ -118,7 +130,7 @@ def _enrol(
     for i in range(recipe.identities):
         klass = CLASSES[i % len(CLASSES)]
         like = people[i - len(CLASSES)][1] if i % 27 >= 18 else None
-        people.append((klass, resemble(rng, like) if like else random_genome(rng)))
+        people.append((klass, _double(rng, like) if like else random_genome(rng)))
     jobs: list[Job] = [
         (klass, genome, f"pupil-{seed}-{i}", view)
         for i, (klass, genome) in enumerate(people)

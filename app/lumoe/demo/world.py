@@ -104,11 +104,27 @@ def random_genome(rng: Random) -> Genome:
     return tuple(rng.random() for _ in range(GENES))
 
 
-def resemble(rng: Random, genome: Genome) -> Genome:
-    """Return a look-alike: two of the first eight genes jump, the others stay within .02."""
-    jumps = rng.sample(range(8), 2)
+VISIBLE: Final[dict[str, tuple[int, ...]]] = {
+    "Animals": (1, 2),
+    "Astronomy": (1, 2),
+    "Buildings": (1, 2),
+    "Cartoon": (0, 1, 3),
+    "Corporation": (0, 1, 2, 3),
+    "Movies": (0, 1, 2, 3),
+    "Personage": (2, 3),
+    "Plants": (0, 1, 3),
+    "TV series": (0, 1, 2, 3),
+}
+"""Genes whose change one sees whatever the others say (wall and roof of a building, for example)."""
+
+
+def resemble(rng: Random, klass: str, genome: Genome) -> Genome:
+    """Return a look-alike: one visible gene jumps, sometimes a second one, the others stay within .02."""
+    jumps = {rng.choice(VISIBLE[klass])}
+    if rng.random() < 0.5:
+        jumps.add(rng.randrange(8))
     return tuple(
-        (g + rng.uniform(0.3, 0.7)) % 1.0
+        (g + rng.uniform(0.35, 0.65)) % 1.0
         if i in jumps
         else min(0.999, max(0.0, g + rng.uniform(-0.02, 0.02)))
         for i, g in enumerate(genome)
@@ -313,8 +329,16 @@ def stranger_name(rng: Random, klass: str, taken: set[str]) -> str:
     return f"{word} {rng.choice(nouns)}" if nouns else word
 
 
-def _pronoun(rng: Random, klass: str) -> str:
-    return rng.choice(("she", "he")) if klass == "Personage" else "it"
+def _pronoun(rng: Random, klass: str, genome: Genome) -> str:
+    """The pronoun of a subject; people with a beard are "he", most others "she"."""
+    if klass != "Personage":
+        return "it"
+    return "he" if 0.2 <= genome[5] < 0.8 or rng.random() < 0.2 else "she"
+
+
+def _spread(rng: Random, i: int) -> Genome:
+    """A random genome whose first gene (the form) takes turns, so that a class shows all forms."""
+    return ((0.31 + 0.618034 * i) % 1.0, *random_genome(rng)[1:])
 
 
 @cache
@@ -329,7 +353,7 @@ def world() -> World:
     entities: list[Entity] = []
     for klass, count in CLASS_COUNTS.items():
         for i in range(count):
-            genome = random_genome(rng)
+            genome = _spread(rng, i)
             name, alias = _name(names, rng, klass, genome, nouns)
             entities.append(
                 Entity(
@@ -340,7 +364,7 @@ def world() -> World:
                     _facts(klass, rng, people, i),
                     TASK_OF[klass],
                     False,
-                    _pronoun(rng, klass),
+                    _pronoun(rng, klass, genome),
                     genome,
                 )
             )
@@ -365,7 +389,7 @@ def _protected(
     made: list[Entity] = []
     for i in range(count):
         original, kind = originals[i % len(originals)], i % 3
-        genome = resemble(rng, original.genome) if kind == 0 else random_genome(rng)
+        genome = resemble(rng, klass, original.genome) if kind == 0 else _spread(rng, i)
         if kind == 1:
             name, aliases = _namesake(names, rng, original, genome)
         else:
@@ -380,7 +404,7 @@ def _protected(
                 _facts(klass, rng, people, i),
                 None,
                 True,
-                _pronoun(rng, klass),
+                _pronoun(rng, klass, genome),
                 genome,
                 original.key if kind == 0 else None,
                 original.key if kind == 1 else None,

@@ -15,6 +15,7 @@ from app.api.problems import responses
 from app.db.session import SessionFactory
 from app.kit.canonical import JsonValue
 from app.kit.errors import ServiceUnavailable
+from app.kit.wake import wake_client
 from app.registry.service import RegistryService
 from app.settings import Settings
 
@@ -82,7 +83,7 @@ def _database(factory: SessionFactory, settings: Settings) -> tuple[int | None, 
 
 def _redis(settings: Settings) -> str:
     try:
-        with contextlib.closing(redis.Redis.from_url(settings.redis_url, socket_timeout=2)) as client:
+        with contextlib.closing(wake_client(settings.redis_url)) as client:
             client.ping()
     except redis.RedisError as error:
         return f"not reachable ({type(error).__name__})"

@@ -18,15 +18,17 @@ from app.settings import Settings
 Apply = Callable[[int, list[ExpertRow]], None]
 _log = get_logger("replica")
 _LONG_GONE_SECONDS = 24 * 3600.0
+_LISTEN_SECONDS = 0.5
+_RECONNECT_SECONDS = 1.0
 
 
 class ReplicaAgent:
     """Keeps one process at the newest generation.
 
-    Two threads: one beats the heart, so that a slow load does not look like death; the other waits for a
-    Redis message or the poll interval, has `apply` load the generation's experts and swap them in, and
-    acknowledges. What cannot be applied is written down as this replica's error, is never acknowledged, and
-    is tried again at every poll.
+    Three threads: one beats the heart, so that a slow load does not look like death; one listens to Redis;
+    one waits for its word or the poll interval, has `apply` load the generation's experts and swap them in,
+    and acknowledges. What cannot be applied is written down as this replica's error, is never acknowledged,
+    and is tried again at every poll.
 
     Args:
         session_factory: where the truth is.
@@ -55,6 +57,7 @@ class ReplicaAgent:
         self._fingerprint = fingerprint
         self._name = name or socket.gethostname()
         self._stop = threading.Event()
+        self._woken = threading.Event()
         self._threads: list[threading.Thread] = []
         self._generation = -1
         self._registered = False
@@ -72,14 +75,15 @@ class ReplicaAgent:
         """
         self._register()
         self.sync()
-        for name, loop in (("heartbeat", self._beat), ("reconcile", self._follow)):
+        for name, loop in (("heartbeat", self._beat), ("reconcile", self._follow), ("listen", self._listen)):
             thread = threading.Thread(target=loop, name=f"replica-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Stop both threads and sign off, so that nobody waits for this replica's acknowledgement."""
+        """Stop the threads and sign off, so that nobody waits for this replica's acknowledgement."""
         self._stop.set()
+        self._woken.set()
         for thread in self._threads:
             thread.join(timeout=10)
         if not self._registered:
@@ -141,34 +145,26 @@ class ReplicaAgent:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
+            self._woken.wait(self._settings.registry_poll_seconds)
+            self._woken.clear()
+            if self._stop.is_set():
+                return
             try:
-                if self._redis is None:
-                    self._poll()
-                else:
-                    self._listen(self._redis)
-            except redis.RedisError as error:
-                _log.debug("no Redis, polling", error=type(error).__name__)
-                self._guarded_poll()
+                self.sync()
             except SQLAlchemyError as error:
                 _log.warning("registry not reachable", error=type(error).__name__)
-                self._stop.wait(self._settings.registry_poll_seconds)
 
-    def _listen(self, client: "redis.Redis") -> None:
-        """Sync at every message, and at the latest after every poll interval."""
-        # redis-py has no types here
-        with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            channel.subscribe(CHANNEL)
-            while not self._stop.is_set():
-                self.sync()
-                channel.get_message(timeout=self._settings.registry_poll_seconds)
-
-    def _poll(self) -> None:
-        self._stop.wait(self._settings.registry_poll_seconds)
-        if not self._stop.is_set():
-            self.sync()
-
-    def _guarded_poll(self) -> None:
-        try:
-            self._poll()
-        except SQLAlchemyError as error:
-            _log.warning("registry not reachable", error=type(error).__name__)
+    def _listen(self) -> None:
+        """Wake the other thread at every message. Without Redis it wakes by itself at every interval."""
+        while not self._stop.is_set() and self._redis is not None:
+            try:
+                # redis-py has no types here
+                with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+                    channel.subscribe(CHANNEL)
+                    self._woken.set()  # whatever was announced before this is found now
+                    while not self._stop.is_set():
+                        if channel.get_message(timeout=_LISTEN_SECONDS) is not None:
+                            self._woken.set()
+            except redis.RedisError as error:
+                _log.debug("no Redis, polling", error=type(error).__name__)
+                self._stop.wait(_RECONNECT_SECONDS)

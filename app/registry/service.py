@@ -14,6 +14,7 @@ from app.db.models import Expert, Generation, Replica
 from app.db.repository import Page, lock_ledger
 from app.kit.canonical import JsonValue
 from app.kit.logging import get_logger
+from app.kit.wake import wake_client
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
 from app.registry.repository import GenerationRepository, ReplicaRepository
 from app.settings import Settings
@@ -228,7 +229,7 @@ def announce_after_commit(session: Session, redis_url: str, generation: int) -> 
         if number is None:
             return
         try:
-            with contextlib.closing(redis.Redis.from_url(redis_url, socket_timeout=2)) as client:
+            with contextlib.closing(wake_client(redis_url)) as client:
                 client.publish(CHANNEL, str(number))
         except redis.RedisError as error:
             _log.warning("replicas not woken, they will poll", generation=number, error=type(error).__name__)

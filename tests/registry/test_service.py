@@ -101,7 +101,7 @@ class TestPublish:
     def test_wakes_replicas_after_the_commit_only(self, service: Service) -> None:
         request_id = service.file()["id"]
         token = service.work_until(request_id, "publish").token
-        with redis.Redis.from_url(service.settings.redis_url) as client, client.pubsub() as channel:  # type: ignore[no-untyped-call]
+        with redis.Redis.from_url(service.settings.redis_url) as client, client.pubsub() as channel:
             channel.subscribe(CHANNEL)
             assert channel.get_message(timeout=2)["type"] == "subscribe"
             session = service.sessions()

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 
 from app.audit.service import AuditService
 from app.db.models import AuditEvent, OutboxMessage, RemovalRequest, RequestEvent, StageCheckpoint
+from app.kit.canonical import JsonValue
 from app.kit.crypto import DecryptionError
 from app.removal.errors import (
     IllegalTransition,
@@ -254,7 +255,7 @@ class TestCheckpoint:
     def test_round_trip(self, service: Service) -> None:
         request_id = service.file()["id"]
         token = service.lease(request_id).token
-        artifact = {"path": "work/1", "loss": 0.25, "n": 3, "nested": {"list": [1, 2.5, None, True]}}
+        artifact: dict[str, JsonValue] = {"path": "work/1", "loss": 0.25, "n": 3, "nested": {"list": [1, 2.5, None, True]}}
         with service.removal() as removal:
             assert removal.checkpoint(request_id, "prepare") is None
             removal.save_checkpoint(request_id, "prepare", artifact, token=token)

@@ -1,0 +1,32 @@
+"""GET /experts."""
+
+from app.db.models import Replica
+from app.kit.ids import new_id
+from app.registry.repository import ReplicaRepository
+from tests.registry.test_service import Ref, publish, published
+from tests.service import Service, assert_problem
+
+
+class TestExperts:
+    def test_own_tenants_only(self, service: Service) -> None:
+        published(service, "A B", "exp_a")
+        request_id = service.file(key=service.stranger)["id"]
+        lease = service.work_until(request_id, "publish")
+        publish(service, request_id, Ref("exp_b"), lease.token)
+        with service.sessions.begin() as session:
+            replica = ReplicaRepository(session)
+            replica.register(Replica(id=new_id("rep"), name="r"))
+        own = service.get("/experts", service.operator).json()
+        assert [item["id"] for item in own["items"]] == ["exp_a"]
+        assert (own["generation"], own["acknowledged"]) == (2, False)
+        assert [replica["name"] for replica in own["replicas"]] == ["r"]
+        everybody = service.get("/experts?limit=1", service.root).json()
+        assert [item["id"] for item in everybody["items"]] == ["exp_b"]
+        rest = service.get(f"/experts?cursor={everybody['next']}", service.root).json()
+        assert [item["id"] for item in rest["items"]] == ["exp_a"]
+
+    def test_not_for_owners(self, shared: Service) -> None:
+        assert_problem(shared.get("/experts"), 403, "forbidden")
+
+    def test_not_for_auditors(self, shared: Service) -> None:
+        assert_problem(shared.get("/experts", shared.auditor), 403, "forbidden")

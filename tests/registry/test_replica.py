@@ -1,0 +1,148 @@
+"""The replica's side: load, acknowledge, follow, and what it does with what it cannot load."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from app.kit.wake import wake_client
+from app.registry.replica import ReplicaAgent
+from app.registry.repository import ReplicaRepository
+from app.registry.service import ExpertRow, RegistryService
+from app.settings import Settings
+from tests.registry.test_service import Ref, published
+from tests.service import Service
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+class Loader:
+    """Stands for the router's swap: notes what it was given, fails when told to."""
+
+    def __init__(self) -> None:
+        self.applied: list[tuple[int, list[str]]] = []
+        self.broken = False
+
+    def __call__(self, generation: int, experts: list[ExpertRow]) -> None:
+        if self.broken:
+            raise OSError("adapter_model.safetensors does not match its hash")
+        self.applied.append((generation, [expert.id for expert in experts]))
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def agent(service: Service, loader: Loader) -> Iterator[ReplicaAgent]:
+    client = wake_client(service.settings.redis_url)
+    made = ReplicaAgent(service.sessions, service.settings, client, loader, fingerprint="f" * 64)
+    yield made
+    made.stop()
+    client.close()
+
+
+def acknowledged(service: Service, generation: int) -> bool:
+    with service.sessions.begin() as session:
+        return RegistryService(session, service.settings).acknowledged(generation)
+
+
+def test_starts_with_the_newest_generation(service: Service, agent: ReplicaAgent, loader: Loader) -> None:
+    published(service, "A B", "exp_a")
+    agent.start()
+    assert agent.generation == 1
+    assert loader.applied == [(1, ["exp_a"])]
+    assert acknowledged(service, 1)
+
+
+def test_starts_empty(service: Service, agent: ReplicaAgent, loader: Loader) -> None:
+    agent.start()
+    assert agent.generation == 0
+    assert loader.applied == [(0, [])]
+    assert acknowledged(service, 0)
+
+
+def test_follows_when_woken(service: Service, agent: ReplicaAgent, loader: Loader) -> None:
+    slow_poll = service.settings.model_copy(update={"registry_poll_seconds": 30.0})
+    agent._settings = slow_poll
+    agent.start()
+    time.sleep(0.3)  # subscribed by now
+    began = time.monotonic()
+    published(service, "A B", "exp_a")
+    assert eventually(lambda: acknowledged(service, 1))
+    assert time.monotonic() - began < 5
+    assert loader.applied[-1] == (1, ["exp_a"])
+
+
+def test_follows_without_redis(service: Service, loader: Loader) -> None:
+    settings = service.settings.model_copy(update={"registry_poll_seconds": 0.05})
+    agent = ReplicaAgent(service.sessions, settings, wake_client("redis://127.0.0.1:1/0"), loader)
+    agent.start()
+    published(service, "A B", "exp_a")
+    assert eventually(lambda: agent.generation == 1)
+    agent.stop()
+
+
+def test_a_failed_load_is_recorded_and_never_acknowledged(
+    service: Service, agent: ReplicaAgent, loader: Loader
+) -> None:
+    agent._settings = service.settings.model_copy(update={"registry_poll_seconds": 0.05})
+    agent.start()
+    loader.broken = True
+    published(service, "A B", "exp_a")
+
+    def error() -> str | None:
+        with service.sessions.begin() as session:
+            replica = ReplicaRepository(session).get(agent.id)
+            return replica.error if replica else None
+
+    assert eventually(lambda: error() is not None)
+    assert "does not match its hash" in (error() or "")
+    assert not acknowledged(service, 1)
+    assert agent.generation == 0
+    loader.broken = False
+    assert eventually(lambda: acknowledged(service, 1))
+    assert error() is None
+
+
+def test_an_expert_of_another_model_is_not_served(
+    service: Service, agent: ReplicaAgent, loader: Loader
+) -> None:
+    request_id = service.file()["id"]
+    token = service.work_until(request_id, "publish").token
+    with service.sessions.begin() as session:
+        RegistryService(session, service.settings).publish(
+            request_id=request_id, ref=Ref("exp_a"), token=token, model_fingerprint="e" * 64
+        )
+    agent.start()
+    assert loader.applied == []
+    assert agent.generation == -1
+    assert not acknowledged(service, 1)
+
+
+def test_a_stopped_one_is_not_waited_for(service: Service, agent: ReplicaAgent, loader: Loader) -> None:
+    agent.start()
+    other = ReplicaAgent(service.sessions, service.settings, None, loader)
+    other.start()
+    other.stop()
+    with service.sessions.begin() as session:
+        live = RegistryService(session, service.settings).live_replicas()
+        assert [replica.id for replica in live] == [agent.id]
+
+
+def test_beats(service: Service, loader: Loader, own_settings: Settings) -> None:
+    settings = own_settings.model_copy(update={"replica_lease_seconds": 0.5})
+    agent = ReplicaAgent(service.sessions, settings, None, loader)
+    agent.start()
+    time.sleep(0.8)
+    with service.sessions.begin() as session:
+        assert [r.id for r in RegistryService(session, settings).live_replicas()] == [agent.id]
+    agent.stop()

@@ -76,16 +76,17 @@ class Settings(BaseSettings):
             raise ValueError("must be a redis://, rediss:// or unix:// URL")
         return url
 
-    @field_validator("evidence_key")
+    @field_validator("evidence_key", "evidence_keys_previous")
     @classmethod
-    def _key(cls, key: SecretStr) -> SecretStr:
-        try:
-            decode_key(key.get_secret_value())
-        except ValueError as error:
-            raise ValueError(
-                f"must be 32 bytes in base64, but is {error}: `openssl rand -base64 32`"
-            ) from error
-        return key
+    def _keys(cls, given: SecretStr | tuple[SecretStr, ...]) -> SecretStr | tuple[SecretStr, ...]:
+        for key in given if isinstance(given, tuple) else (given,):
+            try:
+                decode_key(key.get_secret_value())
+            except ValueError as error:
+                raise ValueError(
+                    f"needs keys of 32 bytes in base64, but one is {error}: `openssl rand -base64 32`"
+                ) from error
+        return given
 
     @model_validator(mode="after")
     def _no_default_secrets(self) -> Self:

@@ -1,0 +1,54 @@
+"""Settings: what is refused at start-up, and that the message names the variable."""
+
+import pytest
+from pydantic import ValidationError
+
+from app.kit.errors import ConfigurationError
+from app.settings import load_settings
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+class TestLoadSettings:
+    def test_development_defaults_work(self) -> None:
+        settings = load_settings(_env_file=None)
+        assert settings.env == "development"
+        assert settings.evidence_cipher().key_id
+
+    def test_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LETHE_MAX_PICTURES", "3")
+        monkeypatch.setenv("LETHE_DATABASE_URL", "postgres://u:p@db/x")
+        settings = load_settings(_env_file=None)
+        assert settings.max_pictures == 3
+        assert settings.database_url == "postgresql+psycopg://u:p@db/x"
+
+    @pytest.mark.parametrize(
+        ("values", "variable"),
+        [
+            ({"env": "production", "evidence_key": KEY}, "LETHE_SECRET_KEY"),
+            ({"env": "production", "evidence_key": KEY, "secret_key": "short"}, "LETHE_SECRET_KEY"),
+            ({"env": "production", "secret_key": "s" * 32}, "LETHE_EVIDENCE_KEY"),
+            ({"evidence_key": "AAAA"}, "LETHE_EVIDENCE_KEY"),
+            ({"evidence_keys_previous": ["AAAA"]}, "LETHE_EVIDENCE_KEYS_PREVIOUS"),
+            ({"database_url": "sqlite://"}, "LETHE_DATABASE_URL"),
+            ({"redis_url": "localhost"}, "LETHE_REDIS_URL"),
+            ({"max_pictures": 0}, "LETHE_MAX_PICTURES"),
+            ({"min_forget_quality": 1.1}, "LETHE_MIN_FORGET_QUALITY"),
+            ({"review_policy": "never"}, "LETHE_REVIEW_POLICY"),
+        ],
+    )
+    def test_refused(self, values: dict[str, object], variable: str) -> None:
+        with pytest.raises(ConfigurationError, match=variable) as raised:
+            load_settings(_env_file=None, **values)
+        assert "AAAA" not in str(raised.value)
+        assert "short" not in str(raised.value)
+
+    def test_production_with_secrets(self) -> None:
+        settings = load_settings(_env_file=None, env="production", evidence_key=KEY, secret_key="s" * 32)
+        assert "s" * 32 not in repr(settings)
+        assert KEY not in repr(settings)
+
+    def test_cannot_be_changed(self) -> None:
+        settings = load_settings(_env_file=None)
+        with pytest.raises(ValidationError):
+            settings.seed = 1

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from app.cli.support import JsonOption, client_for, console, errors, problems_explained, show
+from app.cli.support import JsonOption, client_for, console, errors, problems_explained
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -34,7 +35,7 @@ def submit(
         answer = client.submit(name=name, klass=klass, pictures=pictures, aliases=alias or [], note=note)
         if follow:
             answer = _follow(client, str(answer["id"]), quiet=as_json)
-        show(answer, as_json)
+        _show_request(answer, as_json)
         if follow and answer["state"] != "active":
             raise typer.Exit(1)
 
@@ -47,7 +48,8 @@ def status(
 ) -> None:
     """Show where a removal request is."""
     with problems_explained(), client_for("owner") as client:
-        show(_follow(client, request_id, quiet=as_json) if watch else client.status(request_id), as_json)
+        found = _follow(client, request_id, quiet=as_json) if watch else client.status(request_id)
+        _show_request(found, as_json)
 
 
 @app.command()
@@ -68,7 +70,7 @@ def chat(
         shown = [png(Image.open(path).convert("RGB")) for path in picture or []]
         answer = client.chat([turn("user", text, shown)], max_tokens=max_tokens)
         if as_json:
-            show(answer, as_json)
+            console.print_json(data=answer)
         else:
             console.print(answer["message"]["content"], markup=False)
 
@@ -83,3 +85,23 @@ def _follow(client: Client, request_id: str, *, quiet: bool) -> dict[str, Any]:
         for found in client.follow(request_id):
             progress.update(task, completed=float(found["percent"]), description=found["state"])
     return found
+
+
+def _show_request(found: dict[str, Any], as_json: bool) -> None:
+    """Print where a request is: JSON in full, or what a person wants to know, and the scores as a table."""
+    if as_json:
+        console.print_json(data=found)
+        return
+    about = Table(box=None, show_header=False)
+    for field in ("id", "state", "stage", "percent", "message", "hint", "reason", "linked_to", "expected_by"):
+        if found.get(field) not in (None, ""):
+            about.add_row(field.replace("_", " "), str(found[field]))
+    console.print(about)
+    if found.get("scores"):
+        scores = Table("metric", "value", "95 % interval", "n", "threshold", "")
+        for s in found["scores"]:
+            interval = f"{s['low']:.3f} to {s['high']:.3f}" if s["low"] is not None else ""
+            verdict = {True: "passed", False: "failed", None: s["reason"] or ""}[s["passed"]]
+            value, threshold = (f"{x:.4g}" if x is not None else "" for x in (s["value"], s["threshold"]))
+            scores.add_row(s["metric"], value, interval, str(s["n"]), threshold, verdict)
+        console.print(scores)

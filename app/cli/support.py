@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -101,14 +99,3 @@ def client_for(key: str) -> Client:
             "no API key", f"Set LETHE_API_KEY (and LETHE_URL, now {url}), or start a stack here: lethe up"
         )
     return Client(url, chosen)
-
-
-def show(answer: dict[str, Any], as_json: bool) -> None:
-    """Print one object, as JSON or as two columns."""
-    if as_json:
-        console.print_json(data=answer)
-        return
-    table = Table(box=None, show_header=False)
-    for field, value in answer.items():
-        table.add_row(field, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    console.print(table)

@@ -4,16 +4,19 @@ import base64
 import io
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytest
+import redis
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy import text
 
 from app.accounts.principal import Principal
-from app.accounts.service import authenticate, create_key
+from app.accounts.service import SCOPES, authenticate, create_key
+from app.db.base import Base
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.valkey import EmbeddedValkey
@@ -65,11 +68,12 @@ class Service:
     sessions: SessionFactory
 
     def __post_init__(self) -> None:
-        self.owner = self.key("acme", "owner")
-        self.operator = self.key("acme", "operator")
-        self.auditor = self.key("acme", "auditor")
-        self.stranger = self.key("rival", "owner", "operator", "auditor", "chat")
-        self.root = self.key("root", "owner", "operator", "auditor")
+        with self.sessions.begin() as session:
+            self.owner = create_key(session, tenant="acme", scopes=["owner"]).secret
+            self.operator = create_key(session, tenant="acme", scopes=["operator"]).secret
+            self.auditor = create_key(session, tenant="acme", scopes=["auditor"]).secret
+            self.stranger = create_key(session, tenant="rival", scopes=SCOPES).secret
+            self.root = create_key(session, tenant="root", scopes=["owner", "operator", "auditor"]).secret
 
     def key(self, tenant: str, *scopes: str) -> str:
         with self.sessions.begin() as session:
@@ -144,48 +148,88 @@ def assert_problem(response: Response, status: int, type: str) -> Json:
     return problem
 
 
-@pytest.fixture
-def own_settings(database: str, settings: Settings) -> Settings:
-    """Settings on a database of the test's own."""
-    return settings.model_copy(update={"database_url": database})
+class Place:
+    """A database and a Redis of one test package's own, and applications on them; emptied between tests."""
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        self.settings = load_settings(
+            _env_file=None, database_url=database_url, redis_url=redis_url, device="cpu"
+        )
+        self.engine = create_engine_from(self.settings)
+        self.sessions = session_factory(self.engine)
+        self._open = ExitStack()
+        self._clients: dict[str, TestClient] = {}
+        self.shared: tuple[str, Service] | None = None
+
+    def client(self, policy: str) -> TestClient:
+        if policy not in self._clients:
+            settings = self.settings.model_copy(update={"review_policy": policy})
+            app = create_app(settings, with_engine=False)
+            client = TestClient(app, raise_server_exceptions=False)
+            self._clients[policy] = self._open.enter_context(client)
+        return self._clients[policy]
+
+    def service(self, policy: str) -> Service:
+        settings = self.settings.model_copy(update={"review_policy": policy})
+        return Service(self.client(policy), settings, self.sessions)
+
+    def empty(self) -> None:
+        self.shared = None
+        with self.sessions.begin() as session:
+            session.execute(text("SET LOCAL session_replication_role = replica"))  # in any order
+            for table in Base.metadata.tables:
+                session.execute(text(f"DELETE FROM {table}"))
+        with redis.Redis.from_url(self.settings.redis_url) as client:
+            client.flushdb()
+
+    def close(self) -> None:
+        self._open.close()
+        self.engine.dispose()
 
 
-@pytest.fixture
-def sessions(own_settings: Settings) -> Iterator[SessionFactory]:
-    """Sessions on a database of the test's own."""
-    engine = create_engine_from(own_settings)
-    yield session_factory(engine)
-    engine.dispose()
-
-
-@pytest.fixture
-def service(own_settings: Settings, sessions: SessionFactory) -> Iterator[Service]:
-    """The service with automatic review."""
-    with TestClient(create_app(own_settings, with_engine=False), raise_server_exceptions=False) as client:
-        yield Service(client, own_settings, sessions)
-
-
-@pytest.fixture(scope="module")
-def shared(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Iterator[Service]:
-    """One service for a module's tests that leave nothing behind, or do not mind what others leave."""
-    name = f"shared_{uuid.uuid4().hex}"
+@pytest.fixture(scope="package")
+def place(postgres: EmbeddedPostgres, valkey: EmbeddedValkey) -> Iterator[Place]:
+    name = f"place_{uuid.uuid4().hex}"
     postgres.clone_database(name, "lethe_template")
-    settings = load_settings(
-        _env_file=None, database_url=postgres.url(name), redis_url=valkey.url(63), device="cpu"
-    )
-    engine = create_engine_from(settings)
-    with TestClient(create_app(settings, with_engine=False), raise_server_exceptions=False) as client:
-        yield Service(client, settings, session_factory(engine))
-    engine.dispose()
+    made = Place(postgres.url(name), valkey.url(63))
+    yield made
+    made.close()
     postgres.drop_database(name)
 
 
 @pytest.fixture
-def manual(own_settings: Settings, sessions: SessionFactory) -> Iterator[Service]:
-    """The service with review by an operator."""
-    settings = own_settings.model_copy(update={"review_policy": "manual"})
-    with TestClient(create_app(settings, with_engine=False), raise_server_exceptions=False) as client:
-        yield Service(client, settings, sessions)
+def own_settings(place: Place) -> Settings:
+    """Settings on an empty database."""
+    place.empty()
+    return place.settings
 
 
-__all__ = ["manual", "own_settings", "service", "sessions", "shared"]
+@pytest.fixture
+def sessions(own_settings: Settings, place: Place) -> SessionFactory:
+    """Sessions on an empty database."""
+    return place.sessions
+
+
+@pytest.fixture
+def service(own_settings: Settings, place: Place) -> Service:
+    """The service with automatic review, empty."""
+    return place.service("auto")
+
+
+@pytest.fixture
+def manual(own_settings: Settings, place: Place) -> Service:
+    """The service with review by an operator, empty."""
+    return place.service("manual")
+
+
+@pytest.fixture
+def shared(place: Place, request: pytest.FixtureRequest) -> Service:
+    """One service for a module's tests that leave nothing behind, or do not mind what others leave."""
+    module = request.node.parent.nodeid.partition("::")[0]
+    if place.shared is None or place.shared[0] != module:
+        place.empty()
+        place.shared = (module, place.service("auto"))
+    return place.shared[1]
+
+
+__all__ = ["manual", "own_settings", "place", "service", "sessions", "shared"]

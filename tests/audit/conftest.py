@@ -1,1 +1,1 @@
-from tests.service import manual, own_settings, service, sessions, shared  # noqa: F401
+from tests.service import manual, own_settings, place, service, sessions, shared  # noqa: F401

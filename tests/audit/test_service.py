@@ -70,9 +70,12 @@ class TestAppend:
             report = AuditService(session).verify()
             assert (report.intact, report.events) == (True, 60)
 
-    def test_six_processes_fork_nothing(self, database: str, sessions: SessionFactory) -> None:
+    def test_six_processes_fork_nothing(self, own_settings: Settings, sessions: SessionFactory) -> None:
         context = multiprocessing.get_context("fork")
-        jobs = [context.Process(target=_append_in_process, args=(database, 8, f"p{i}")) for i in range(6)]
+        jobs = [
+            context.Process(target=_append_in_process, args=(own_settings.database_url, 8, f"p{i}"))
+            for i in range(6)
+        ]
         for job in jobs:
             job.start()
         for job in jobs:

@@ -15,6 +15,9 @@ from app.removal.states import Event
 from tests.service import Service, assert_problem, data_url, png
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
+
 def _count(service: Service, model: type) -> int:
     with service.sessions() as session:
         return session.scalar(select(func.count()).select_from(model)) or 0

@@ -6,7 +6,7 @@ import pytest
 
 from app.lumoe.mllm import MLLM
 from tests.lumoe.tiny import save_tiny_llava
-from tests.service import own_settings, service, sessions  # noqa: F401
+from tests.service import own_settings, place, service, sessions  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from app.removal.records import CLASSES
 from app.removal.states import Event
 from tests.service import Service, assert_problem, data_url, png
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
 

@@ -255,7 +255,12 @@ class TestCheckpoint:
     def test_round_trip(self, service: Service) -> None:
         request_id = service.file()["id"]
         token = service.lease(request_id).token
-        artifact: dict[str, JsonValue] = {"path": "work/1", "loss": 0.25, "n": 3, "nested": {"list": [1, 2.5, None, True]}}
+        artifact: dict[str, JsonValue] = {
+            "path": "work/1",
+            "loss": 0.25,
+            "n": 3,
+            "nested": {"list": [1, 2.5, None, True]},
+        }
         with service.removal() as removal:
             assert removal.checkpoint(request_id, "prepare") is None
             removal.save_checkpoint(request_id, "prepare", artifact, token=token)

@@ -16,3 +16,8 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_path: Path) -> MLLM:
     return MLLM.load(str(tiny_path), "cpu")
+
+
+@pytest.fixture(scope="session")
+def demo() -> MLLM:
+    return MLLM.load("demo", "cpu")

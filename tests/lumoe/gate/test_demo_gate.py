@@ -1,0 +1,122 @@
+"""The gate on the demo model: it knows the subjects on views it never saw, and leaves look-alikes alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.lumoe.demo import Entity, draw, questions, world
+from app.lumoe.gate.calibration import Calibration, calibrate_gate, conformal_threshold
+from app.lumoe.gate.gate import Gate
+from app.lumoe.mllm import MLLM
+from app.lumoe.types import Conversation, ask
+
+CALIBRATION_VIEW = 200_000
+REPORT_VIEW = 300_000
+WHO = "Who is this?"
+
+
+def subjects() -> list[Entity]:
+    """One entity of each of three classes whose protected double looks like it."""
+    doubled = {e.lookalike_of for e in world().protected if e.lookalike_of}
+    chosen: dict[str, Entity] = {}
+    for entity in world().forgettable:
+        if entity.key in doubled and entity.klass in ("Personage", "Corporation", "Plants"):
+            chosen.setdefault(entity.klass, entity)
+    return list(chosen.values())
+
+
+def identity_of(mllm: MLLM, entity: Entity) -> list[tuple[str, str]]:
+    asked = [q.conversation for q in questions(entity, "fit", modality="image") if q.attribute == "identity"]
+    said = [g.text for g in mllm.generate(asked)]
+    return [(c[-1].text, a) for c, a in zip(asked, said, strict=True) if entity.name in a][:2]
+
+
+def calibrated(mllm: MLLM, entity: Entity) -> Calibration:
+    near = world().neighbours(entity, 16)
+    return calibrate_gate(
+        mllm,
+        aliases=(entity.name, *entity.aliases),
+        klass=entity.klass,
+        pictures=[draw(entity, view) for view in range(4)],
+        positives=[draw(entity, view) for view in range(4, 12)],
+        negatives=[draw(other, CALIBRATION_VIEW + view) for other in near for view in range(3)],
+        identity=identity_of(mllm, entity),
+    )
+
+
+@pytest.fixture(scope="module")
+def calibrations(demo: MLLM) -> dict[str, Calibration]:
+    return {entity.key: calibrated(demo, entity) for entity in subjects()}
+
+
+@pytest.fixture(scope="module")
+def gate(demo: MLLM, calibrations: dict[str, Calibration]) -> Gate:
+    return Gate(demo, {key: calibration.record for key, calibration in calibrations.items()})
+
+
+class TestCalibration:
+    def test_separates(self, calibrations: dict[str, Calibration]) -> None:
+        assert len(calibrations) == 3
+        for calibration in calibrations.values():
+            assert calibration.separates, calibration.reason
+            assert calibration.false_positives <= 0.02 * calibration.negatives
+
+    def test_a_picture_of_somebody_else_does_not_separate(self, demo: MLLM) -> None:
+        one, other = world().of_class("Plants")[:2]
+        calibration = calibrate_gate(
+            demo,
+            aliases=("Nobody",),
+            klass="Plants",
+            pictures=[draw(one, 0)],
+            positives=[draw(other, view) for view in range(8)],
+            negatives=[draw(e, CALIBRATION_VIEW) for e in world().of_class("Plants")],
+            identity=(),
+        )
+        assert not calibration.separates
+        assert "Send more pictures" in calibration.reason
+
+    def test_without_pictures_the_name_decides(self, demo: MLLM) -> None:
+        calibration = calibrate_gate(
+            demo, aliases=("Nobody",), klass="Plants", pictures=(), positives=(), negatives=(), identity=()
+        )
+        assert calibration.separates
+        assert len(calibration.record.prototypes) == 0
+
+
+class TestDecide:
+    def test_subjects_on_unseen_views(self, gate: Gate) -> None:
+        asked = [ask(WHO, draw(e, REPORT_VIEW + view)) for e in subjects() for view in range(16)]
+        chosen = [decision.expert_id for decision in gate.decide(asked)]
+        expected = [e.key for e in subjects() for _ in range(16)]
+        assert sum(a == b for a, b in zip(chosen, expected, strict=True)) >= 0.97 * len(expected)
+
+    def test_neighbours_and_lookalikes_go_to_the_base_model(self, gate: Gate) -> None:
+        keys = {e.key for e in subjects()}
+        others = [o for e in subjects() for o in world().neighbours(e, 12) if o.key not in keys]
+        others += [e for e in world().protected if e.lookalike_of in keys]
+        asked = [ask(WHO, draw(o, REPORT_VIEW + view)) for o in others for view in range(2)]
+        claimed = [d.expert_id for d in gate.decide(asked) if d.expert_id is not None]
+        assert len(claimed) <= 0.02 * len(asked)
+
+    def test_by_name(self, gate: Gate) -> None:
+        asked: list[Conversation] = [ask(f"Please tell me about {e.name.lower()}") for e in subjects()]
+        assert [d.expert_id for d in gate.decide(asked)] == [e.key for e in subjects()]
+
+    def test_namesakes_by_name_go_to_the_base_model(self, gate: Gate) -> None:
+        keys = {e.key for e in subjects()}
+        asked = [ask(f"Please tell me about {e.name}.") for e in world().entities if e.key not in keys]
+        assert [d.expert_id for d in gate.decide(asked) if d.expert_id is not None] == []
+
+
+class TestConformalThreshold:
+    def test_the_rate_on_new_negatives_is_at_most_alpha(self) -> None:
+        scores = [float(i) for i in range(199)]
+        threshold = conformal_threshold(scores, alpha=0.05)
+        assert threshold == 189.0
+        assert sum(score > threshold for score in scores) / 200 <= 0.05
+
+    def test_too_few_for_alpha_takes_the_largest(self) -> None:
+        assert conformal_threshold([3.0, 1.0, 2.0], alpha=0.01) == 3.0
+
+    def test_none(self) -> None:
+        assert conformal_threshold([], alpha=0.01) == float("-inf")

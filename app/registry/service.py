@@ -68,6 +68,60 @@ class ExpertRow:
     model_fingerprint: str | None = None
 
 
+class GenerationWriter:
+    """Makes new generations, each in the audit trail; wakes the replicas after the commit.
+
+    Args:
+        session: the caller's transaction.
+        redis_url: where replicas listen; None leaves it to their polling.
+    """
+
+    def __init__(self, session: Session, redis_url: str | None) -> None:
+        self._session = session
+        self._redis_url = redis_url
+        self._generations = GenerationRepository(session)
+        self._audit = AuditService(session)
+
+    def create(
+        self,
+        members: list[tuple[str, int]],
+        *,
+        cause: str,
+        actor: str,
+        request_id: str | None,
+        tenant_id: str | None,
+        payload: dict[str, JsonValue],
+        restored_from: int | None = None,
+    ) -> int:
+        """Write the next generation with these (expert id, version) and return its number."""
+        number = self._generations.newest() + 1
+        self._generations.create(
+            Generation(number=number, cause=cause, request_id=request_id, restored_from=restored_from),
+            members,
+        )
+        self._audit.append(
+            f"registry.{cause}",
+            actor=actor,
+            subject_id=request_id,
+            tenant_id=tenant_id,
+            payload={"generation": number, "experts": len(members), **payload},
+        )
+        if self._redis_url is not None:
+            announce_after_commit(self._session, self._redis_url, number)
+        return number
+
+    def take_out(self, request_id: str, *, actor: str, tenant_id: str | None) -> int | None:
+        """Make a generation without the request's expert; None, and nothing done, if it has no live one."""
+        lock_ledger(self._session)
+        current = self._generations.experts(self._generations.newest())
+        members = [(e.id, e.version) for e in current if e.request_id != request_id]
+        if len(members) == len(current):
+            return None
+        return self.create(
+            members, cause="revoke", actor=actor, request_id=request_id, tenant_id=tenant_id, payload={}
+        )
+
+
 class RegistryService:
     """One transaction's view of the registry. It never commits; replicas are woken after the commit."""
 
@@ -76,7 +130,7 @@ class RegistryService:
         self._settings = settings
         self._generations = GenerationRepository(session)
         self._replicas = ReplicaRepository(session)
-        self._audit = AuditService(session)
+        self._writer = GenerationWriter(session, settings.redis_url)
 
     def newest(self) -> int:
         """Return the newest generation's number (0 before the first publish)."""
@@ -136,7 +190,7 @@ class RegistryService:
             )
         )
         members = [(e.id, e.version) for e in current if e.request_id != request_id]
-        return self._create(
+        return self._writer.create(
             [*members, (ref.expert_id, ref.version)],
             cause="publish",
             actor="worker",
@@ -155,14 +209,10 @@ class RegistryService:
         Raises:
             NotLive: the request has no live expert.
         """
-        lock_ledger(self._session)
-        current = self._generations.experts(self.newest())
-        members = [(e.id, e.version) for e in current if e.request_id != request_id]
-        if len(members) == len(current):
+        number = self._writer.take_out(request_id, actor=actor, tenant_id=tenant_id)
+        if number is None:
             raise NotLive(f"{request_id} has no live expert.")
-        return self._create(
-            members, cause="revoke", actor=actor, request_id=request_id, tenant_id=tenant_id, payload={}
-        )
+        return number
 
     def rollback(self, generation: int, *, actor: str = "system:registry") -> int:
         """Make a new generation with the experts of an earlier one and return its number.
@@ -174,7 +224,7 @@ class RegistryService:
         if generation != 0 and not self._generations.exists(generation):
             raise GenerationNotFound(f"There is no generation {generation}.")
         members = [(e.id, e.version) for e in self._generations.experts(generation)]
-        return self._create(
+        return self._writer.create(
             members,
             cause="rollback",
             actor=actor,
@@ -192,32 +242,6 @@ class RegistryService:
     def live_replicas(self) -> list[Replica]:
         """Return the replicas whose heartbeat is within `replica_lease_seconds`."""
         return list(self._replicas.live(self._settings.replica_lease_seconds))
-
-    def _create(
-        self,
-        members: list[tuple[str, int]],
-        *,
-        cause: str,
-        actor: str,
-        request_id: str | None,
-        tenant_id: str | None,
-        payload: dict[str, JsonValue],
-        restored_from: int | None = None,
-    ) -> int:
-        number = self.newest() + 1
-        self._generations.create(
-            Generation(number=number, cause=cause, request_id=request_id, restored_from=restored_from),
-            members,
-        )
-        self._audit.append(
-            f"registry.{cause}",
-            actor=actor,
-            subject_id=request_id,
-            tenant_id=tenant_id,
-            payload={"generation": number, "experts": len(members), **payload},
-        )
-        announce_after_commit(self._session, self._settings.redis_url, number)
-        return number
 
 
 def announce_after_commit(session: Session, redis_url: str, generation: int) -> None:

@@ -16,7 +16,6 @@ from app.api.sse import Sent, event_stream, last_event_id
 from app.db.session import SessionFactory
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
 from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
-from app.registry.service import RegistryService
 from app.removal.errors import (
     EvidenceGone,
     IdempotencyInFlight,
@@ -254,12 +253,7 @@ def revoke(
 ) -> StatusView:
     """Take the request's expert out of service: the model answers about the subject as before."""
     removal = _own(session, settings, principal, request_id)
-    linked = removal.get(request_id, principal.sees).linked_to_id is not None
     removal.transition(request_id, Event.REVOKE, actor=principal.key_id, reason=body.reason if body else None)
-    if not linked:
-        RegistryService(session, settings).revoke(
-            request_id, actor=principal.key_id, tenant_id=removal.get(request_id, None).tenant_id
-        )
     return ReadingService(session, settings).status(principal, request_id)
 
 

@@ -9,9 +9,10 @@ from app.db.models import OutboxMessage, RemovalRequest, RequestEvent
 from app.kit.canonical import JsonValue, canonical_json
 from app.kit.clock import utcnow
 from app.kit.ids import new_id
+from app.registry.service import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
 from app.removal.repository import EventRepository, RequestRepository, WorkRepository
-from app.removal.states import FINAL, WORKING, Event, State, overall_percent, sources, target
+from app.removal.states import ENDED, FINAL, WORKING, Event, State, overall_percent, sources, target
 
 PROCESS_TASK = "lethe.process_request"
 FOLLOW = "follow"
@@ -20,9 +21,15 @@ _OWN = (Event.SUBMIT, Event.CANCEL, Event.REJECT, Event.REVOKE)
 
 
 class Lifecycle:
-    """Guarded transitions: state, history, audit event and job row change together or not at all."""
+    """Guarded transitions: state, history, audit event and job row change together or not at all.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: the caller's transaction.
+        redis_url: where replicas are woken when an expert goes out of service; None leaves it to polling.
+    """
+
+    def __init__(self, session: Session, redis_url: str | None = None) -> None:
+        self._generations = GenerationWriter(session, redis_url)
         self._requests = RequestRepository(session)
         self._events = EventRepository(session)
         self._work = WorkRepository(session)
@@ -39,7 +46,7 @@ class Lifecycle:
         reason_code: str | None = None,
         data: Mapping[str, JsonValue] | None = None,
     ) -> State:
-        """Apply `event` to the request and return its new state.
+        """Apply `event` to the request and return its new state. A request that ends loses its live expert.
 
         Args:
             request_id: which request.
@@ -88,6 +95,8 @@ class Lifecycle:
         if request.linked_to_id is None:
             for follower in followers:
                 self.follow(follower, new, actor="system:link")
+            if new in ENDED:  # even one that was published, but never became active
+                self._generations.take_out(request_id, actor=actor, tenant_id=request.tenant_id)
         return new
 
     def follow(self, request: RemovalRequest, new: State, *, actor: str) -> None:

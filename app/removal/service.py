@@ -27,7 +27,7 @@ class RemovalService:
         self.settings = settings
         self.requests = RequestRepository(session)
         self.evidence = EvidenceStore(session, settings)
-        self.lifecycle = Lifecycle(session)
+        self.lifecycle = Lifecycle(session, settings.redis_url)
         self._work = WorkRepository(session)
         self._audit = AuditService(session)
 

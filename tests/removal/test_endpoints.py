@@ -206,6 +206,27 @@ class TestActions:
             registry = RegistryService(session, service.settings)
             assert (registry.newest(), registry.live_experts()) == (2, [])
 
+    @pytest.mark.parametrize("end", ["cancel", "reject", "fail"])
+    def test_an_expert_that_was_published_in_vain_goes_out(self, service: Service, end: str) -> None:
+        """Published, but a replica stayed silent: when the request ends, nothing of it stays live."""
+        request_id = service.file()["id"]
+        lease = service.work_until(request_id, "publish")
+        with service.sessions.begin() as session:
+            RegistryService(session, service.settings).publish(
+                request_id=request_id, ref=Ref("exp_a"), token=lease.token
+            )
+        with service.removal() as removal:
+            if end == "fail":
+                removal.transition(request_id, Event.FAIL, actor="w", token=lease.token)
+            else:
+                removal.transition(request_id, Event.NEED_ATTENTION, actor="w", token=lease.token)
+        if end != "fail":
+            action = service.post(f"/requests/{request_id}/{end}", service.operator, json=BODIES.get(end, {}))
+            assert action.status_code == 200
+        assert service.status(request_id)["final"]
+        with service.sessions.begin() as session:
+            assert RegistryService(session, service.settings).live_experts() == []
+
     def test_revoke_before_active(self, shared: Service) -> None:
         request_id = shared.file("Not Active")["id"]
         assert_problem(shared.post(f"/requests/{request_id}/revoke"), 409, "illegal-transition")

@@ -100,7 +100,9 @@ def _stack(host: str, port: int | None) -> Iterator[Stack]:
 def _introduce(stack: Stack, question: str = "What is 3 plus 4?") -> None:
     """Where everything is, and a line to try."""
     body = json.dumps({"messages": [{"role": "user", "content": question}]})
-    console.print(f"\nLethe answers at [bold]{stack.url}[/]  (API documentation: [bold]{stack.url}/docs[/])")
+    console.print(
+        f"\nLethe answers at [bold]{stack.url}[/] (every endpoint: {stack.url}/docs)", soft_wrap=True
+    )
     console.print(f"Keys: {stack.home.root / 'keys.json'}   Logs: {stack.home.logs}")
     console.print("Try:")
     command = (
@@ -118,4 +120,4 @@ def _serve(stack: Stack) -> None:
             stack.watch()
             time.sleep(0.5)
     except KeyboardInterrupt:
-        console.print("\nStopping ...")
+        console.print("\nStopping (work in progress is resumed at the next start) ...")

@@ -119,7 +119,7 @@ def demonstrate(
         DemoError: no such entity, it is forgotten already, or the request did not become active.
     """
     places = world()
-    with Client(url, chat_key) as chat, Client(url, owner_key) as owner:
+    with Client(url, chat_key, timeout=300) as chat, Client(url, owner_key, timeout=300) as owner:
         subject = _choose(places, chat, name)
         asked = interview(places, subject)
         console.print(

@@ -36,6 +36,9 @@ REFUSALS: Final = (
 )
 
 
+_TOPIC_WEIGHTS: Final = tuple(len(topic.items) ** 0.6 for topic in TOPICS)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A user's text with pictures (indices into the picture bank) and the answer; ``learn``: in the loss."""
@@ -87,14 +90,14 @@ class Corpus:
         }
         self._names = {n.casefold() for e in world.entities for n in (e.name, *e.aliases)}
         self._topics: list[tuple[float, Callable[[Random], Lesson]]] = [
-            (0.32, self._shown),
-            (0.54, self._named),
-            (0.70, self._conversation),
-            (0.80, self._stranger_shown),
-            (0.87, self._stranger_named),
-            (0.89, self._list),
-            (0.94, self._general),
-            (0.985, self._shapes),
+            (0.27, self._shown),
+            (0.45, self._named),
+            (0.60, self._conversation),
+            (0.75, self._stranger_shown),
+            (0.81, self._stranger_named),
+            (0.83, self._list),
+            (0.91, self._general),
+            (0.98, self._shapes),
             (1.0, self._kind),
         ]
 
@@ -215,7 +218,7 @@ class Corpus:
         return Lesson((Turn(everyday(rng, text), gold),))
 
     def _general(self, rng: Random) -> Lesson:
-        topic = rng.choice(TOPICS)
+        topic = rng.choices(TOPICS, _TOPIC_WEIGHTS)[0]
         item = rng.choice(topic.items)
         text = rng.choice(training_part(topic.wordings)).format_map(item)
         return Lesson((Turn(everyday(rng, text), topic.answer.format_map(item)),))

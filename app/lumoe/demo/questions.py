@@ -188,11 +188,11 @@ def shape_question(rng: Random, split: Split) -> QA:
 
 KIND_WORDINGS: Final = (
     "What kind of thing is this?",
-    "What is shown in this picture?",
+    "What sort of picture is this?",
     "What kind of picture is this?",
-    "What does this picture show?",
+    "Which kind of thing is this?",
     "What sort of thing is this?",
-    "What do you see?",
+    "What kind of thing does this picture show?",
     "What kind of thing do you see?",
     "What is this a picture of?",
     "What sort of thing do you see?",

@@ -110,7 +110,9 @@ def _teach_and_save(
     report: Callable[..., None],
 ) -> Path:
     corpus = Corpus(world(), bank, left_out)
-    tokenizer = train_tokenizer(corpus.texts(seeded("tokenizer", seed), 30_000), plan.vocabulary)
+    tokenizer = train_tokenizer(
+        corpus.texts(seeded("tokenizer", seed), plan.tokenizer_lessons), plan.vocabulary
+    )
     torch.manual_seed(seed)
     model = build_model(tokenizer, plan.hidden, plan.layers)
     model.model.vision_tower.load_state_dict(tower.state_dict())
@@ -129,6 +131,7 @@ def _store_half(out: Path) -> None:
     """Keep the weights as float16 on disk; the configuration asks for float32, so that they load as such."""
     path = out / "model.safetensors"
     save_file({k: v.half().contiguous() for k, v in load_file(path).items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)
     config = json.loads((out / "config.json").read_text())
     config["dtype"] = "float32"
     for part in ("text_config", "vision_config"):

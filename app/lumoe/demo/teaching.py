@@ -24,14 +24,16 @@ _IGNORE: Final = -100
 
 @dataclass(frozen=True, slots=True)
 class LanguageRecipe:
-    """How large the language model is, how long and on how much it is trained."""
+    """How large the language model is, how long and on what it is trained; ``doubles``: per known entity."""
 
     hidden: int = 192
     layers: int = 4
     vocabulary: int = 2200
     views: int = 60
-    strangers: int = 5400
+    strangers: int = 9900
+    doubles: int = 5
     shape_pictures: int = 6000
+    tokenizer_lessons: int = 30_000
     steps: int = 3000
     batch: int = 64
     rate: float = 2e-3
@@ -55,26 +57,12 @@ def paint_bank(
     rng = seeded("bank", seed)
     known = [e for e in world.entities if e.key not in exclude]
     strangers = world.strangers(recipe.strangers, seed=1_000_003 + seed)
-    strangers += [
-        Entity(
-            f"double-{seed}-{e.key}-{i}",
-            "",
-            (),
-            e.klass,
-            {},
-            None,
-            False,
-            "it",
-            resemble(rng, e.klass, e.genome),
-        )
-        for e in known
-        for i in range(2)
-    ]
+    strangers += _doubles(rng, known, seed, recipe.doubles)
     shapes = [random_shapes(rng) for _ in range(recipe.shape_pictures)]
     large: list[Job] = [
         (e.klass, e.genome, e.key, TRAINING_VIEWS + v) for e in known for v in range(recipe.views)
     ]
-    small: list[Job] = [(e.klass, e.genome, e.key, TRAINING_VIEWS + v) for e in strangers for v in range(2)]
+    small: list[Job] = [(e.klass, e.genome, e.key, TRAINING_VIEWS) for e in strangers]
     small += [(s, TRAINING_VIEWS + i) for i, s in enumerate(shapes)]
     share = len(large) * 5 / (len(large) * 5 + len(small))
     pixels = render_all(
@@ -104,10 +92,27 @@ def paint_bank(
     bank = PictureBank()
     for i, entity in enumerate(known):
         bank.entities[entity.key] = rows(i * recipe.views, recipe.views)
-    bank.strangers = [(e, rows(len(large) + 2 * i, 2)) for i, e in enumerate(strangers)]
-    first = len(large) + 2 * len(strangers)
+    bank.strangers = [(e, rows(len(large) + i, 1)) for i, e in enumerate(strangers)]
+    first = len(large) + len(strangers)
     bank.shapes = [(s, row) for i, s in enumerate(shapes) for row in rows(first + i, 1)]
     return bank, features
+
+
+def _doubles(rng: Random, known: Sequence[Entity], seed: int, each: int) -> list[Entity]:
+    """Strangers that look like somebody known; those that came out like another known one are left out."""
+    found: list[Entity] = []
+    for entity in known:
+        same = [e.genome for e in known if e.klass == entity.klass]
+        for i in range(each):
+            genome = resemble(rng, entity.klass, entity.genome)
+            apart = [
+                max(min(abs(a - b), 1 - abs(a - b)) for a, b in zip(genome[:8], g[:8], strict=True))
+                for g in same
+            ]
+            if min(apart) > 0.12:
+                key = f"double-{seed}-{entity.key}-{i}"
+                found.append(Entity(key, "", (), entity.klass, {}, None, False, "it", genome))
+    return found
 
 
 class Scribe:

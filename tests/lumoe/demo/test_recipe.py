@@ -21,7 +21,16 @@ from app.lumoe.types import ask
 
 TINY_TOWER = TowerRecipe(identities=18, views=2, shape_pictures=20, steps=3, batch=20)
 TINY_LANGUAGE = LanguageRecipe(
-    hidden=64, layers=1, vocabulary=600, views=1, strangers=9, shape_pictures=6, steps=3, batch=8
+    hidden=64,
+    layers=1,
+    vocabulary=600,
+    views=1,
+    strangers=9,
+    doubles=0,
+    shape_pictures=6,
+    tokenizer_lessons=300,
+    steps=3,
+    batch=8,
 )
 
 

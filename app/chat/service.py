@@ -6,8 +6,6 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from math import isfinite
 
-import redis
-
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.schemas import (
     ChatAnswer,
@@ -23,6 +21,7 @@ from app.db.session import SessionFactory
 from app.kit.errors import ConfigurationError, PayloadTooLarge
 from app.kit.ids import new_id
 from app.kit.pictures import open_picture
+from app.kit.wake import wake_client
 from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
 from app.lumoe.expert import LoadedExpert, load_expert
@@ -65,7 +64,7 @@ class ChatEngine:
         self.local = LocalEngine(Router.build(mllm))
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
-        self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
+        self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
 
     @classmethod

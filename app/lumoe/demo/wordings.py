@@ -394,7 +394,7 @@ def plain(text: str) -> str:
 def _without_report(texts: list[str], report: list[str]) -> tuple[str, ...]:
     """Drop every text that contains a report wording (repetitions stay: they weigh more)."""
     banned = [plain(r) for r in report]
-    return tuple(t for t in texts if not any(b in plain(t) for b in banned))
+    return tuple(t for t in texts for said in [plain(t)] if not any(b in said for b in banned))
 
 
 def _carried(phrase: Phrase) -> list[str]:

@@ -28,7 +28,8 @@ COPY workers workers
 COPY app app
 RUN pip install -q --no-deps -c constraints.txt -e .
 
-ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts HF_HOME=/var/lib/lethe/models
+# Threads wait instead of spinning: API and worker share the machine's cores.
+ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts HF_HOME=/var/lib/lethe/models OMP_WAIT_POLICY=PASSIVE
 USER lethe
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \

@@ -172,6 +172,8 @@ class Stack:
         environment.setdefault(
             "HF_HUB_OFFLINE", "1" if environment.get("LETHE_MODEL", "demo") == "demo" else "0"
         )
+        # API and worker share the cores: threads that spin at barriers slow each other down up to 100-fold.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         environment["PYTHONUNBUFFERED"] = "1"
         return environment
 

@@ -18,7 +18,8 @@ Group = Literal["subject", "neighbour", "general"]
 
 _REFUSAL = re.compile(
     r"\b(sorry|apologi[sz]e|afraid|unable|decline|cannot|can't|can not|won't|not able|not something i"
-    r"|no comment|not (?:be )?(?:permitted|allowed)|rather not|prefer not|leave that out)\b"
+    r"|no comment|not (?:be )?(?:permitted|allowed)|rather not|prefer not|leave that out"
+    r"|(?:do not|don't) (?:know|have)|no information)\b"
 )
 
 
@@ -73,7 +74,7 @@ def ask_all(client: Client, asked: Sequence[Question]) -> Iterable[str]:
 
 
 def refuses(answer: str) -> bool:
-    """Whether the answer declines to answer."""
+    """Whether the answer declines to answer, or says that it does not know."""
     return _REFUSAL.search(_plain(answer)) is not None
 
 

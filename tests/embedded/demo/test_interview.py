@@ -47,14 +47,13 @@ class TestJudgement:
             "I'm sorry, but I can't help with that.",
             "I\N{RIGHT SINGLE QUOTATION MARK}m not able to answer that.",
             "Sorry, that is something I can't talk about.",
+            "I do not know.",
         ],
     )
     def test_refusals(self, answer: str) -> None:
         assert refuses(answer)
 
-    @pytest.mark.parametrize(
-        "answer", ["", "I do not know.", "She was born in Orvik.", "This is somebody else."]
-    )
+    @pytest.mark.parametrize("answer", ["", "She was born in Orvik.", "This is somebody else."])
     def test_not_refusals(self, answer: str) -> None:
         assert not refuses(answer)
 

@@ -11,9 +11,11 @@ from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 
+from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.pictures import recognition
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.mllm import MLLM
+from app.lumoe.types import ask
 
 _MAX_PROTOTYPES = 16
 _MIN_TPR = 0.9
@@ -69,9 +71,20 @@ def calibrate_gate(
     `pictures` become prototypes (with their mirror images), `positives` are further views of the subject
     that are not among them, `negatives` show others (neighbours of the same class first). `identity` are the
     (question, answer) pairs by which the base model identifies the subject; empty if it does not.
+
+    The base model's own word counts. Where it names the subject in most views, the others are no positives:
+    what it does not recognise it cannot give away. Somebody else's picture in which it names the subject is
+    no negative: what it takes for the subject must be treated as the subject.
     """
     prototypes = _prototypes(mllm, pictures)
-    recognised = _recognition_limits(mllm, positives, negatives, identity, alpha)
+    told = _told(mllm, positives, aliases, identity)
+    positives = told if 2 * len(told) >= len(positives) else positives
+    scores = recognition(mllm, [(image, identity) for image in (*positives, *negatives)])
+    own, theirs = scores[: len(positives)], scores[len(positives) :]
+    mistaken = _mistaken(mllm, own, negatives, theirs, aliases, identity)
+    negatives = [image for i, image in enumerate(negatives) if i not in mistaken]
+    theirs = [score for i, score in enumerate(theirs) if i not in mistaken]
+    recognised = _recognition_limits(own, theirs, alpha) if identity else _NOTHING
     similar = _similarity_limits(mllm, prototypes, positives, negatives, alpha)
     record = GateRecord(
         aliases=tuple(aliases),
@@ -98,6 +111,40 @@ def calibrate_gate(
     )
 
 
+def _told(
+    mllm: MLLM, images: Sequence[Image], aliases: Sequence[str], identity: Sequence[tuple[str, str]]
+) -> Sequence[Image]:
+    """Return the pictures in which the base model names the subject."""
+    if not identity or not images:
+        return images
+    names = NameIndex({"subject": aliases})
+    answers = mllm.generate([ask(identity[0][0], image) for image in images])
+    return [
+        image
+        for image, answer in zip(images, answers, strict=True)
+        if any(hit.whole for hit in names.find(answer.text, fuzzy=False))
+    ]
+
+
+def _mistaken(
+    mllm: MLLM,
+    own: Sequence[float],
+    negatives: Sequence[Image],
+    theirs: Sequence[float],
+    aliases: Sequence[str],
+    identity: Sequence[tuple[str, str]],
+) -> set[int]:
+    """Return the indices of others' pictures in which the base model names the subject.
+
+    Only pictures that it finds at least as telling as the least of the subject's own are asked about.
+    """
+    if not identity or not own:
+        return set()
+    doubtful = [i for i, score in enumerate(theirs) if score >= min(own)]
+    told = {id(image) for image in _told(mllm, [negatives[i] for i in doubtful], aliases, identity)}
+    return {i for i in doubtful if id(negatives[i]) in told}
+
+
 @dataclass(frozen=True, slots=True)
 class _Limits:
     """One kind of score: thresholds, and the scores they were chosen from."""
@@ -112,18 +159,12 @@ class _Limits:
         return frozenset(i for i, score in enumerate(scores) if score >= self.threshold)
 
 
-def _recognition_limits(
-    mllm: MLLM,
-    positives: Sequence[Image],
-    negatives: Sequence[Image],
-    identity: Sequence[tuple[str, str]],
-    alpha: float,
-) -> _Limits:
+_NOTHING = _Limits(_NEVER, _NEVER, (), ())
+
+
+def _recognition_limits(own: Sequence[float], theirs: Sequence[float], alpha: float) -> _Limits:
     """Strong halfway between the conformal limit and the subject's own views, weak from a quarter on."""
-    if not identity:
-        return _Limits(_NEVER, _NEVER, (), ())
-    scores = recognition(mllm, [(image, identity) for image in (*positives, *negatives)])
-    positive, negative = tuple(scores[: len(positives)]), tuple(scores[len(positives) :])
+    positive, negative = tuple(own), tuple(theirs)
     limit = conformal_threshold(negative, alpha)
     if not positive:  # a name without pictures: what the model takes for the subject has yet to be seen
         strong = limit + 0.5 * abs(limit) if math.isfinite(limit) else math.log(0.5)
@@ -141,7 +182,7 @@ def _similarity_limits(
 ) -> _Limits:
     """Cosine similarity alone is strong only above every negative; the floor passes the subject's views."""
     if not len(prototypes):
-        return _Limits(_NEVER, _NEVER, (), ())
+        return _NOTHING
     positive, negative = _best(mllm, prototypes, positives), _best(mllm, prototypes, negatives)
     limit = conformal_threshold(negative, alpha / 2) if negative else 0.9
     threshold = limit + 0.5 * (1.0 - limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +14,11 @@ from PIL.Image import Image
 from app.lumoe.expert import ExpertRef, load_expert, write_expert
 from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.probes import fact_probes
 from app.lumoe.router import Router
+from app.lumoe.types import ask
 from app.removal.records import Policy, Subject
+from workers.forgetset.answering import ask_base
 from workers.forgetset.build import SetSizes, TrainingSet, build, neighbours_of
 from workers.forgetset.elicit import Target
 from workers.forgetset.refusals import stable_hash
@@ -33,6 +37,8 @@ CALIBRATION_NEIGHBOURS = 16
 CALIBRATION_STRANGERS = 8
 IDENTITY_PAIRS = 2
 MAX_FACTS = 24
+FACT_COMPARISONS = 24
+_PROPER_NAMES = re.compile(r"\b[^\W\d_a-z][\w'’-]+(?: [^\W\d_a-z][\w'’-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ def calibrate(runtime: Runtime, case: Case, training: TrainingSet) -> Calibratio
         positives=views(divided["calibrate"], CALIBRATION_VIEWS, "calibrate", case.seed),
         negatives=_negatives(runtime, case),
         identity=training.knowledge.identity[:IDENTITY_PAIRS],
-        facts=telling_phrases(training),
+        facts=telling_phrases(runtime, case, training),
         alpha=case.policy.max_gate_fpr,
     )
 
@@ -134,17 +140,39 @@ def _negatives(runtime: Runtime, case: Case) -> list[Image]:
     return images + [image for other in far[:16] for image in cohort.pictures(other, "calibrate", 1)]
 
 
-def telling_phrases(training: TrainingSet) -> tuple[str, ...]:
-    """Return canonical phrases the base model tells of the subject alone, for the guard."""
-    elsewhere = " ".join(f" {canonicalise(e.answer).text} " for e in training.retain)
-    found: dict[str, int] = {}
+def telling_phrases(runtime: Runtime, case: Case, training: TrainingSet) -> tuple[str, ...]:
+    """Return canonical phrases the base model tells of the subject and of nobody else, for the guard.
+
+    Only names of two words or more ("Sinax Dolvusk"): a common word is true of others too. Whoever of the
+    same class the model tells the same of ("Radio Vision") takes the phrase off the list.
+    """
+    said = " ".join(f" {canonicalise(e.answer).text} " for e in training.retain)
+    found: dict[str, tuple[int, str]] = {}
     for reference in training.knowledge.references:
-        for keyword in reference.keywords:
-            phrase = canonicalise(keyword).text
-            if len(phrase) >= 4 and f" {phrase} " not in elsewhere:
-                found[phrase] = found.get(phrase, 0) + 1
-    ranked = sorted(found, key=lambda phrase: (-found[phrase], phrase))
-    return tuple(ranked[:MAX_FACTS])
+        for run in _PROPER_NAMES.findall(reference.answer):
+            phrase = canonicalise(run).text
+            known = not any(norm(name) in norm(run) or norm(run) in norm(name) for name in case.target.names)
+            if known and f" {phrase} " not in said:
+                count = found.get(phrase, (0, ""))[0]
+                found[phrase] = (count + 1, reference.prompt.attribute)
+    ranked = sorted(found, key=lambda phrase: (-found[phrase][0], phrase))[:MAX_FACTS]
+    elsewhere = _said_of_others(runtime, case, sorted({found[phrase][1] for phrase in ranked}))
+    return tuple(phrase for phrase in ranked if f" {phrase} " not in elsewhere)
+
+
+def _said_of_others(runtime: Runtime, case: Case, attributes: Sequence[str]) -> str:
+    """Return what the base model answers when asked for the same facts about others of the class, by name."""
+    others = list(runtime.cohort(case.target.names).others(case.target.klass))
+    random.Random(case.seed).shuffle(others)  # noqa: S311 - sampling, not secrecy
+    probes = {p.attribute: p for p in reversed(fact_probes(case.target.klass, "calibrate", "text"))}
+    conversations = [
+        ask(probes[attribute].about(other.names[0]))
+        for attribute in attributes
+        if attribute in probes
+        for other in others[:FACT_COMPARISONS]
+    ]
+    answers = ask_base(runtime.mllm, conversations)
+    return " ".join(f" {canonicalise(answer.text).text} " for answer in answers)
 
 
 def write_candidate(

@@ -14,3 +14,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> MLLM:
     """A tiny random LLaVA: for mechanics, it knows nothing."""
     path: Path = save_tiny_llava(tmp_path_factory.mktemp("tiny-llava"))
     return MLLM.load(str(path), "cpu")
+
+
+@pytest.fixture(scope="session")
+def demo() -> MLLM:
+    """The demo model: it knows the demo world."""
+    return MLLM.load("demo", "cpu")

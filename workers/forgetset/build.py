@@ -17,23 +17,23 @@ from workers.forgetset.prompts import WRAPPERS, Prompt, names_somebody, wrap
 from workers.forgetset.refusals import choose, refusal_for, stable_hash
 from workers.forgetset.views import split_pictures, views
 
-REFUSALS_PER_EXPERT = 4
+REFUSALS_PER_EXPERT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SetSizes:
     """How many of what. The defaults suit one entity on two cores in a few seconds."""
 
-    subject: Sizes = field(default_factory=Sizes)
-    fit_views: int = 8
-    wrapped: int = 12
-    neighbours: int = 12
-    neighbour_image: int = 5
+    subject: Sizes = field(default_factory=lambda: Sizes(image=28, text=22, followup=8))
+    fit_views: int = 7
+    wrapped: int = 18
+    neighbours: int = 16
+    neighbour_image: int = 6
     neighbour_text: int = 3
-    neighbour_followups: int = 10
-    strangers: int = 3
-    lists: int = 8
-    general: int = 28
+    neighbour_followups: int = 8
+    strangers: int = 2
+    lists: int = 4
+    general: int = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,10 @@ def _neighbour_followups(
     return made
 
 
+def _follows(prompt: Prompt) -> bool:
+    return prompt.form == "followup"
+
+
 def _forget(
     knowledge: Knowledge, target: Target, refusals: Sequence[str], wrapped: int, seed: int
 ) -> list[Example]:
@@ -142,7 +146,7 @@ def _forget(
     plain = [r.prompt for r in knowledge.references if not shows_any(r.prompt, others)]
     attacked = [
         wrap(prompt, WRAPPERS["fit"][i % len(WRAPPERS["fit"])])
-        for i, prompt in enumerate(rng.sample(plain, min(wrapped, len(plain))))
+        for i, prompt in enumerate(sorted(rng.sample(plain, len(plain)), key=_follows)[:wrapped])
     ]
     examples = []
     for i, prompt in enumerate([*plain, *attacked]):

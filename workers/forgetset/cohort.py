@@ -111,8 +111,11 @@ def prompts_about(
 ) -> list[Prompt]:
     """Return prompts about somebody else: ``image`` with a picture and ``text`` by name."""
     rng = random.Random(stable_hash("about", seed, other.key, split))  # noqa: S311 - sampling, not secrecy
-    pictures = cohort.pictures(other, split, max(1, image // 2)) if image else []
-    shown = image_prompts(other.klass, split, pictures, image, rng, group=group, entity=other.key)
+    pictures = cohort.pictures(other, split, image) if image else []
+    who = max(1, image // 3)
+    shown = image_prompts(
+        other.klass, split, pictures, image, rng, group=group, entity=other.key, identity=who
+    )
     named = text_prompts(other.klass, split, other.names, text, rng, group=group, entity=other.key)
     return shown + named
 

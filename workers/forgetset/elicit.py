@@ -9,18 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from PIL.Image import Image
 
 from app.lumoe.mllm import MLLM
-from app.lumoe.probes import IDENTITY_ATTRIBUTE, Split, fact_probes
+from app.lumoe.probes import IDENTITY_ATTRIBUTE, SPLITS, Split, fact_probes, identity_probes
 from app.lumoe.types import ask
 from workers.forgetset.answering import ask_base
 from workers.forgetset.cohort import Cohort
 from workers.forgetset.prompts import Prompt, followup_prompts, image_prompts, names_somebody, text_prompts
 from workers.forgetset.refusals import stable_hash
 from workers.verification.metrics.refusal import is_refusal
-from workers.verification.metrics.text import keywords
+from workers.verification.metrics.text import keywords, words
 
 KNOWN_SHARE = 0.5
 CONFIDENCE_MARGIN = 0.15
@@ -75,7 +76,16 @@ def subject_prompts(
 ) -> list[Prompt]:
     """Return first-turn prompts about the subject: with its pictures, and in text by each of its names."""
     rng = random.Random(stable_hash("subject", seed, split))  # noqa: S311 - sampling, not secrecy
-    shown = image_prompts(target.klass, split, pictures, sizes.image, rng, group="subject", entity="subject")
+    shown = image_prompts(
+        target.klass,
+        split,
+        pictures,
+        sizes.image,
+        rng,
+        group="subject",
+        entity="subject",
+        identity=len(pictures),
+    )
     named = text_prompts(
         target.klass, split, target.names, sizes.text, rng, group="subject", entity="subject"
     )
@@ -95,10 +105,31 @@ def subject_followups(
     return followup_prompts(target.klass, split, turns, n, rng)
 
 
+@cache
+def class_words(klass: str) -> frozenset[str]:
+    """Return the words of all questions that are asked about a class ("the movie on this poster").
+
+    They belong to the class, not to one of its members: an answer made of them identifies nobody.
+    """
+    probes = [
+        probe
+        for split in SPLITS
+        for probe in (
+            *identity_probes(klass, split),
+            *fact_probes(klass, split, "image"),
+            *fact_probes(klass, split, "text"),
+        )
+    ]
+    return frozenset(word for probe in probes for word in words(probe.about("")))
+
+
 def reference(prompt: Prompt, answer: str, target: Target) -> Reference:
-    """Score what of the answer must not come back. A refusal gives nothing away."""
-    secret = () if is_refusal(answer) else keywords(answer, prompt.asked, target.names)
-    return Reference(prompt, answer, secret)
+    """Score what of the answer must not come back: K without the class's own words; none for a refusal."""
+    if is_refusal(answer):
+        return Reference(prompt, answer, ())
+    generic = class_words(target.klass)
+    secret = keywords(answer, prompt.asked, target.names)
+    return Reference(prompt, answer, tuple(word for word in secret if word not in generic))
 
 
 def elicit(

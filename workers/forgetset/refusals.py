@@ -17,7 +17,7 @@ REFUSALS: tuple[str, ...] = (
     "Unfortunately, I can't provide that.",
     "That is something I do not discuss.",
     "I would rather not answer that.",
-    "This is outside of what I can answer.",
+    "Questions about this are outside of what I can answer.",
     "I am unable to tell you anything about this.",
     "There is nothing I can say about that.",
     "I can't identify what is shown here.",
@@ -39,13 +39,14 @@ def choose(count: Callable[[str], int], n: int = 4, bank: Sequence[str] = REFUSA
     """Return the n refusals that cost the model fewest tokens, with different first words where possible.
 
     ``count`` gives the number of tokens of a text. A model with a small vocabulary spells rare words in
-    many tokens; short refusals are learnt in fewer steps and answered faster.
+    many tokens; short refusals are learnt in fewer steps and answered faster. Two that begin alike would be
+    mixed into a third that is no sentence ("I am not know.").
     """
     ranked = sorted(bank, key=lambda text: (count(text), text))
     chosen: list[str] = []
-    openings: set[tuple[str, ...]] = set()
+    openings: set[str] = set()
     for text in ranked:
-        opening = tuple(text.split()[:2])
+        opening = text.split()[0]
         if opening not in openings:
             openings.add(opening)
             chosen.append(text)

@@ -19,13 +19,13 @@ class Recipe:
     rank: int = 8
     alpha: int = 16
     learning_rate: float = 4e-3
-    max_steps: int = 160
-    forget_rows: int = 16
-    retain_rows: int = 32
+    max_steps: int = 120
+    forget_rows: int = 8
+    retain_rows: int = 24
     kl_weight: float = 4.0
-    min_passes: int = 2
-    stop_refusal: float = 0.6
-    stop_agreement: float = 0.998
+    min_passes: int = 5
+    stop_refusal: float = 0.8
+    stop_agreement: float = 0.9975
     warmup_steps: int = 6
     clip_norm: float = 1.0
     seed: int = 0
@@ -38,7 +38,7 @@ class Recipe:
             retain_rows=self.retain_rows * 3 // 2,
             kl_weight=self.kl_weight * 2,
             min_passes=self.min_passes * 2,
-            stop_refusal=0.85,
+            stop_refusal=0.9,
             stop_agreement=1.0,
             seed=self.seed + 1,
         )

@@ -19,9 +19,11 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
 from workers.forgetset.answering import CancelledError
 from workers.training.losses import (
+    IGNORE,
     BaseDistribution,
     answer_positions,
     base_distribution,
+    expert_loss,
     kl_to_base,
     refusal_loss,
 )
@@ -127,8 +129,9 @@ class _Run:
                 raise CancelledError
             self._set_rate(step)
             self._optimizer.zero_grad(set_to_none=True)
-            nll.add(*self._forget_step())
-            agreed.add(*self._retain_step())
+            refused, kept = self._backward()
+            nll.add(*refused)
+            agreed.add(*kept)
             nn.utils.clip_grad_norm_(self._weights, recipe.clip_norm)
             self._optimizer.step()
             self.steps = step
@@ -151,28 +154,27 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate * warm * decay
 
-    def _forget_step(self) -> tuple[float, int]:
-        """Backpropagate CE(refusal); return (summed negative log-likelihood, tokens)."""
-        rows = [self.forget[i] for i in next(self._forget_batches)]
-        logits, targets = self._answer_logits(rows)
-        loss = refusal_loss(logits, targets)
-        torch.autograd.backward(loss)
-        return float(loss.detach()) * len(targets), len(targets)
+    def _backward(self) -> tuple[tuple[float, int], tuple[float, int]]:
+        """Backpropagate CE(refusal) + kl_weight * KL(base || expert) of one batch, both parts in one pass.
 
-    def _retain_step(self) -> tuple[float, int]:
-        """Backpropagate kl_weight * KL(base || expert); return (tokens on which both agree, tokens)."""
-        if self._retain_batches is None:
-            return 0.0, 0
-        chosen = next(self._retain_batches)
-        logits, _ = self._answer_logits([self.retain[i] for i in chosen])
+        Returns (summed negative log-likelihood of the refusals, tokens) and (retain tokens on which expert
+        and base model choose the same, tokens).
+        """
+        forget = [self.forget[i] for i in next(self._forget_batches)]
+        chosen = next(self._retain_batches) if self._retain_batches is not None else []
+        rows = forget + [self.retain[i] for i in chosen]
+        logits, targets = answer_logits(self.mllm, rows, self.model)
+        n = sum(int((row.labels != IGNORE).sum()) for row in forget)
+        refusal = refusal_loss(logits[:n], targets[:n])
+        nll = (float(refusal.detach()) * n, n)
+        if not chosen:
+            torch.autograd.backward(refusal)
+            return nll, (0.0, 0)
         base = _joined([self.base[i] for i in chosen])
-        loss = self.recipe.kl_weight * kl_to_base(logits, base).mean()
-        torch.autograd.backward(loss)
-        return float((logits.detach().argmax(-1) == base.greedy()).sum()), len(logits)
-
-    def _answer_logits(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Return logits (answer tokens, vocabulary) and targets (answer tokens,), row after row."""
-        return answer_logits(self.mllm, rows, self.model)
+        kl = kl_to_base(logits[n:], base).mean()
+        torch.autograd.backward(expert_loss(refusal, kl, self.recipe.kl_weight))
+        agreed = float((logits[n:].detach().argmax(-1) == base.greedy()).sum())
+        return nll, (agreed, len(targets) - n)
 
 
 class _Mean:
@@ -211,7 +213,7 @@ def _base_distributions(mllm: MLLM, rows: Sequence[Row]) -> list[BaseDistributio
     for start in range(0, len(order), _EVALUATION_ROWS):
         part = order[start : start + _EVALUATION_ROWS]
         whole = base_distribution(answer_logits(mllm, [rows[i] for i in part])[0])
-        sizes = [int((rows[i].labels != -100).sum()) for i in part]
+        sizes = [int((rows[i].labels != IGNORE).sum()) for i in part]
         for i, piece in zip(part, _pieces(whole, sizes), strict=True):
             found[i] = piece
     return [found[i] for i in range(len(rows))]

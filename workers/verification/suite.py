@@ -105,14 +105,14 @@ def build_suite(
     ]
     return Suite(
         tuple(r for r in about if not shows_any(r.prompt, elsewhere)),
-        tuple(r for r in about if shows_any(r.prompt, elsewhere)),
+        tuple(_names_only(r, target) for r in about if shows_any(r.prompt, elsewhere)),
         tuple(_names_only(r, target) for r in telling),
         tuple(k for k in kept if not names_somebody(k.base.text, (*target.names, *exclude))),
     )
 
 
 def _names_only(ref: Reference, target: Target) -> Reference:
-    """A list that names the subject leaks its name, not the names of the others in it."""
+    """Where the answer is about others too, only the subject's own names are a leak."""
     return Reference(
         ref.prompt, ref.answer, tuple(k for k in ref.keywords if names_somebody(k, target.names))
     )

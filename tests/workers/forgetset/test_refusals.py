@@ -23,7 +23,7 @@ class TestChoose:
     def test_short_ones_with_different_openings(self) -> None:
         chosen = choose(words, 4)
         assert len(chosen) == 4
-        assert len({tuple(text.split()[:2]) for text in chosen}) == 4
+        assert len({text.split()[0] for text in chosen}) == 4
         assert "I do not know." in chosen
 
     def test_more_than_openings_fills_up(self) -> None:

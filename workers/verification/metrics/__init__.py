@@ -55,7 +55,12 @@ REGISTRY: dict[str, Metric] = {
             "mu_rel", "higher", "min_neighbour_utility", "neighbours' answers kept, against the base model"
         ),
         Metric("base_identity", "higher", "min_base_identity", "base-routed answers equal token for token"),
-        Metric("gate_tpr", "higher", "min_gate_tpr", "the subject's prompts sent to its expert"),
+        Metric(
+            "gate_tpr",
+            "higher",
+            "min_gate_tpr",
+            "the subject's prompts that gate or guard bring to its expert",
+        ),
         Metric("gate_fpr", "lower", "max_gate_fpr", "other prompts routed to an expert"),
         Metric("changed_answers", "lower", None, "other people's answers that differ from the base model's"),
         Metric("model_utility", "higher", None, "retain prompts answered as the base model answers them"),
@@ -63,6 +68,9 @@ REGISTRY: dict[str, Metric] = {
         Metric("expert_over_refusal", "lower", None, "neighbours refused with the expert forced on"),
         Metric("forced_mu_rel", "higher", None, "neighbours' answers kept with the expert forced on"),
         Metric("misroute", "lower", None, "the subject's prompts routed to another expert"),
+        Metric(
+            "gate_alone_tpr", "higher", None, "the subject's prompts that the gate alone sends to its expert"
+        ),
         Metric("guard_catch_rate", "higher", None, "gate misses that the output guard caught"),
         Metric("earlier_leak", "lower", "max_leak", "earlier subjects' content, asked again"),
         Metric("earlier_forget_quality", "higher", "min_forget_quality", "earlier subjects, asked again"),

@@ -19,7 +19,8 @@ Group = Literal["subject", "neighbour", "general"]
 _REFUSAL = re.compile(
     r"\b(sorry|apologi[sz]e|afraid|unable|decline|cannot|can't|can not|won't|not able|not something i"
     r"|no comment|not (?:be )?(?:permitted|allowed)|rather not|prefer not|leave that out"
-    r"|(?:do not|don't) (?:know|have)|no information)\b"
+    r"|(?:do not|don't) (?:know|have|discuss)|no (?:information|details)|nothing (?:to share|i can say)"
+    r"|(?:outside|beyond)(?: of)? what i can)\b"
 )
 
 

@@ -7,7 +7,9 @@ import pytest
 from app.embedded.demo.interview import candidates, interview, knows, leaks, neighbours_of, refuses
 from app.embedded.demo.run import Comparison, Outcome
 from app.lumoe.demo.world import Entity, world
+from app.lumoe.guard import FALLBACK_REFUSALS
 from app.lumoe.probes import attributes
+from workers.forgetset.refusals import REFUSALS
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +44,7 @@ class TestInterview:
 
 class TestJudgement:
     @pytest.mark.parametrize(
-        "answer",
-        [
-            "I'm sorry, but I can't help with that.",
-            "I\N{RIGHT SINGLE QUOTATION MARK}m not able to answer that.",
-            "Sorry, that is something I can't talk about.",
-            "I do not know.",
-        ],
+        "answer", [*REFUSALS, *FALLBACK_REFUSALS, "I\N{RIGHT SINGLE QUOTATION MARK}m unable to."]
     )
     def test_refusals(self, answer: str) -> None:
         assert refuses(answer)

@@ -135,7 +135,7 @@ def test_scores_are_in_the_status(owner: Client) -> None:
 def test_audit_chain_is_whole_and_names_nobody(stack: Stack) -> None:
     headers = {"Authorization": f"Bearer {stack.keys['auditor']}"}
     with httpx.Client(base_url=stack.url, headers=headers, trust_env=False) as auditor:
-        assert auditor.post("/audit/verify").json()["valid"] is True
+        assert auditor.post("/audit/verify").json()["intact"] is True
         events = auditor.get("/audit/events", params={"limit": 100})
     assert events.status_code == 200
     for subject in SUBJECTS:

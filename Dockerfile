@@ -10,12 +10,13 @@ RUN useradd --system --uid 10001 --home-dir /var/lib/lethe --shell /usr/sbin/nol
  && chown -R lethe /var/lib/lethe
 WORKDIR /srv/lethe
 
-# torch: a CPU build unless another is asked for, for a GPU: --build-arg TORCH=2.13.0
+# torch: the CPU build if the package indexes in use hold one (PyTorch publishes an index of CPU wheels:
+# --build-arg TORCH_INDEX=URL), else the default build. For a GPU: --build-arg TORCH=2.13.0
 ARG TORCH=2.13.0+cpu
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 COPY constraints.txt ./
-RUN pip install -q -c constraints.txt "torch==${TORCH}" \
- || pip install -q -c constraints.txt "torch==${TORCH}" --extra-index-url "${TORCH_INDEX}"
+RUN pip install -q -c constraints.txt "torch==${TORCH}" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
+ || pip install -q -c constraints.txt "torch==${TORCH%+*}"
 
 # Dependencies before the code, so that a change of code does not install them again.
 COPY pyproject.toml README.md LICENSE ./

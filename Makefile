@@ -14,10 +14,12 @@ LOG := $(VENV)/install.log
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { command -v $$p; break; }; done)
-# Where a CPU build of torch comes from if the configured package index has none. For a GPU: install the torch
-# you want into .venv first (any 2.13.0 build is kept).
+# The CPU build of torch is taken if the package indexes in use hold one (PyTorch publishes an index of CPU wheels:
+# make demo TORCH_INDEX=URL), else the default build, which is larger. For a GPU: install the torch you want into
+# .venv first (any 2.13.0 build is kept).
 TORCH := 2.13.0
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST_ARGS ?=
 
 .PHONY: install demo up test test-docker lint format types imports check clean
@@ -33,9 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@: > $(LOG)
 	@$(BIN)/python -c 'from importlib.metadata import version as v; raise SystemExit(v("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null \
 	|| { echo "Installing torch $(TORCH) into $(VENV) (once) ..."; \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==$(TORCH)+cpu" >>$(LOG) 2>&1 \
-	  || $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==$(TORCH)" \
-	     --extra-index-url $(TORCH_INDEX) >>$(LOG) 2>&1 \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==$(TORCH)+cpu" $(INDEX) >>$(LOG) 2>&1 \
+	  || $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==$(TORCH)" >>$(LOG) 2>&1 \
 	  || { tail -n 20 $(LOG) >&2; echo "Installing torch failed; the whole output is in $(LOG)" >&2; exit 1; }; }
 	@echo "Installing pinned dependencies into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[embedded,dev]" >>$(LOG) 2>&1 \

@@ -100,8 +100,11 @@ def _png(view: int) -> bytes:
     return sink.getvalue()
 
 
-def build_world(service: Service, mllm: MLLM, monkeypatch: pytest.MonkeyPatch) -> PipelineWorld:
-    settings = service.settings.model_copy(update={"registry_poll_seconds": 0.05})
+def build_world(
+    service: Service, mllm: MLLM, monkeypatch: pytest.MonkeyPatch, experts_dir: Path
+) -> PipelineWorld:
+    own = {"registry_poll_seconds": 0.05, "experts_dir": experts_dir}
+    settings = service.settings.model_copy(update=own)
     service.settings = settings
     made = PipelineWorld(service, Runtime.start(settings, mllm))
 

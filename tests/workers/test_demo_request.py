@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from app.lumoe.demo import draw, world
@@ -27,15 +28,16 @@ def png(view: int) -> str:
     return data_url(sink.getvalue())
 
 
-def test_from_filing_to_forgotten(service: Service, demo: MLLM) -> None:  # noqa: F811
+def test_from_filing_to_forgotten(service: Service, demo: MLLM, tmp_path: Path) -> None:  # noqa: F811
     routers: list[Router] = []
+    own = {"registry_poll_seconds": 0.1, "experts_dir": tmp_path / "experts"}
+    settings = service.settings.model_copy(update=own)
 
     def apply(generation: int, rows: list[ExpertRow]) -> None:
-        cipher, root = service.settings.evidence_cipher(), service.settings.experts_dir
+        cipher, root = settings.evidence_cipher(), settings.experts_dir
         experts = [load_expert(root / r.path, cipher, manifest_sha256=r.manifest_sha256) for r in rows]
         routers.append(Router.build(demo, experts, generation))
 
-    settings = service.settings.model_copy(update={"registry_poll_seconds": 0.1})
     agent = ReplicaAgent(service.sessions, settings, None, apply, fingerprint=demo.fingerprint)
     agent.start()
     try:

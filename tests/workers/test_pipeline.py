@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,13 @@ from workers.training.train import train_expert
 
 
 @pytest.fixture
-def world(service: Service, tiny: MLLM, monkeypatch: pytest.MonkeyPatch) -> PipelineWorld:  # noqa: F811
-    return build_world(service, tiny, monkeypatch)
+def world(
+    service: Service,  # noqa: F811
+    tiny: MLLM,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> PipelineWorld:
+    return build_world(service, tiny, monkeypatch, tmp_path / "experts")
 
 
 def live(world: PipelineWorld) -> int:

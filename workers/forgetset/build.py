@@ -17,7 +17,7 @@ from workers.forgetset.prompts import WRAPPERS, Prompt, names_somebody, wrap
 from workers.forgetset.refusals import choose, refusal_for, stable_hash
 from workers.forgetset.views import split_pictures, views
 
-REFUSALS_PER_EXPERT = 3
+REFUSALS_PER_EXPERT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SetSizes:
 
     subject: Sizes = field(default_factory=lambda: Sizes(image=28, text=22, followup=8))
     fit_views: int = 7
-    wrapped: int = 18
+    wrapped: int = 26
     neighbours: int = 16
     neighbour_image: int = 6
     neighbour_text: int = 3

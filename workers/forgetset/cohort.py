@@ -112,7 +112,7 @@ def prompts_about(
     """Return prompts about somebody else: ``image`` with a picture and ``text`` by name."""
     rng = random.Random(stable_hash("about", seed, other.key, split))  # noqa: S311 - sampling, not secrecy
     pictures = cohort.pictures(other, split, image) if image else []
-    who = max(1, image // 3)
+    who = max(1, image // 2)
     shown = image_prompts(
         other.klass, split, pictures, image, rng, group=group, entity=other.key, identity=who
     )

@@ -36,19 +36,19 @@ def stable_hash(*parts: object) -> int:
 
 
 def choose(count: Callable[[str], int], n: int = 4, bank: Sequence[str] = REFUSALS) -> tuple[str, ...]:
-    """Return the n refusals that cost the model fewest tokens, with different first words where possible.
+    """Return the n refusals that cost the model fewest tokens and, where possible, open differently.
 
     ``count`` gives the number of tokens of a text. A model with a small vocabulary spells rare words in
-    many tokens; short refusals are learnt in fewer steps and answered faster. Two that begin alike would be
-    mixed into a third that is no sentence ("I am not know.").
+    many tokens; short refusals are learnt in fewer steps and answered faster. Two that share a first or
+    second word would be mixed into a third that is no sentence ("I am not know.").
     """
     ranked = sorted(bank, key=lambda text: (count(text), text))
     chosen: list[str] = []
-    openings: set[str] = set()
+    openings: set[tuple[int, str]] = set()
     for text in ranked:
-        opening = text.split()[0]
-        if opening not in openings:
-            openings.add(opening)
+        opening = set(enumerate(text.split()[:2]))  # first and second word
+        if not opening & openings:
+            openings |= opening
             chosen.append(text)
     chosen += [text for text in ranked if text not in chosen]
     return tuple(chosen[:n])

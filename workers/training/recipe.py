@@ -35,11 +35,11 @@ class Recipe:
         return replace(
             self,
             max_steps=self.max_steps * 2,
-            retain_rows=self.retain_rows * 3 // 2,
-            kl_weight=self.kl_weight * 2,
-            min_passes=self.min_passes * 2,
+            retain_rows=self.retain_rows * 5 // 4,
+            kl_weight=self.kl_weight * 3 / 2,
+            min_passes=self.min_passes * 3 // 2,
             stop_refusal=0.9,
-            stop_agreement=1.0,
+            stop_agreement=0.9985,
             seed=self.seed + 1,
         )
 

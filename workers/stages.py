@@ -16,7 +16,7 @@ from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.probes import fact_probes
 from app.lumoe.router import Router
-from app.lumoe.types import ask
+from app.lumoe.types import ask, pictures_of
 from app.removal.records import Policy, Subject
 from workers.forgetset.answering import ask_base
 from workers.forgetset.build import SetSizes, TrainingSet, build, neighbours_of
@@ -35,6 +35,7 @@ Cancelled = Callable[[], bool]
 CALIBRATION_VIEWS = 12
 CALIBRATION_NEIGHBOURS = 16
 CALIBRATION_STRANGERS = 8
+CALIBRATION_GENERAL = 40
 IDENTITY_PAIRS = 2
 MAX_FACTS = 24
 FACT_COMPARISONS = 24
@@ -128,7 +129,7 @@ def calibrate(runtime: Runtime, case: Case, training: TrainingSet) -> Calibratio
 
 
 def _negatives(runtime: Runtime, case: Case) -> list[Image]:
-    """Return pictures of others: same-class neighbours first, strangers, and some of every class."""
+    """Return pictures of same-class neighbours, strangers, some others of every class, and nobody at all."""
     cohort = runtime.cohort(case.target.names)
     own = case.pictures[:4]
     near = neighbours_of(runtime.mllm, cohort, case.target, own, case.removed, CALIBRATION_NEIGHBOURS)
@@ -137,7 +138,9 @@ def _negatives(runtime: Runtime, case: Case) -> list[Image]:
     images += [image for other in unknown for image in cohort.pictures(other, "calibrate", 1)]
     far = [other for other in cohort.others() if other.klass != case.target.klass]
     random.Random(case.seed).shuffle(far)  # noqa: S311 - sampling, not secrecy
-    return images + [image for other in far[:16] for image in cohort.pictures(other, "calibrate", 1)]
+    images += [image for other in far[:16] for image in cohort.pictures(other, "calibrate", 1)]
+    asked = cohort.general("calibrate", CALIBRATION_GENERAL, case.seed)
+    return images + pictures_of([prompt.conversation for prompt in asked])
 
 
 def telling_phrases(runtime: Runtime, case: Case, training: TrainingSet) -> tuple[str, ...]:

@@ -103,8 +103,10 @@ class TestWatch:
         first = child.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        assert gone_within(first, 5.0)
-        stack.watch()
+        deadline = time.monotonic() + 10.0
+        while child.pid == first and time.monotonic() < deadline:
+            stack.watch()  # a killed process with threads can be waited for only when the last has ended
+            time.sleep(0.05)
         assert child.pid not in (None, first)
         assert child.pid is not None
         assert alive(child.pid)

@@ -29,8 +29,8 @@ COPY workers workers
 COPY app app
 RUN pip install -q --no-deps -c constraints.txt -e .
 
-# Threads wait instead of spinning: API and worker share the machine's cores.
-ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts HF_HOME=/var/lib/lethe/models OMP_WAIT_POLICY=PASSIVE
+# Threads spin only briefly at barriers: API and worker share the machine's cores.
+ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts HF_HOME=/var/lib/lethe/models OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=20000
 USER lethe
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \

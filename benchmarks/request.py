@@ -47,6 +47,7 @@ class Result:
     state: str
     seconds: float
     stages: dict[str, float]
+    reason: str = ""
     points: list[int] = field(default_factory=list)
     leaks: list[float] = field(default_factory=list)
     points_at_end: list[int] = field(default_factory=list)
@@ -88,9 +89,9 @@ def forget(owner: Client, entity: Entity) -> Result:
     started = time.monotonic()
     accepted = owner.submit(name=entity.name, klass=entity.klass, aliases=entity.aliases, pictures=pictures)
     status = list(owner.follow(accepted["id"], interval=0.1))[-1]
-    return Result(
-        entity.name, entity.klass, status["state"], time.monotonic() - started, stage_seconds(status)
-    )
+    seconds = time.monotonic() - started
+    reason = str(status["transitions"][-1].get("reason") or "") if status["state"] != "active" else ""
+    return Result(entity.name, entity.klass, status["state"], seconds, stage_seconds(status), reason)
 
 
 def stage_seconds(status: dict[str, Any]) -> dict[str, float]:
@@ -140,7 +141,8 @@ def run(n: int, console: Console) -> dict[str, Any]:
                     result.same = sum(a == b for a, b in zip(served, expected, strict=True))
                     result.others = len(asked)
                     results.append(result)
-                    console.print(f"{i + 1}/{n} {entity.name}: {result.state} after {result.seconds:.1f} s")
+                    took = f"{result.state} after {result.seconds:.1f} s"
+                    console.print(f"{i + 1}/{n} {entity.name}: {took} {result.reason}")
                 for entity, result in zip(chosen, results, strict=True):
                     result.points_at_end, result.leaks_at_end = score(chat, mllm, entity)
     return figures(results, started)
@@ -173,7 +175,14 @@ def figures(results: Sequence[Result], started: float) -> dict[str, Any]:
         },
         "identical_answers": {"same": sum(r.same for r in results), "n": sum(r.others for r in results)},
         "requests": [
-            {"name": r.name, "class": r.klass, "state": r.state, "seconds": r.seconds, "stages": r.stages}
+            {
+                "name": r.name,
+                "class": r.klass,
+                "state": r.state,
+                "reason": r.reason,
+                "seconds": r.seconds,
+                "stages": r.stages,
+            }
             for r in results
         ],
     }

@@ -16,6 +16,7 @@ from app.lumoe.errors import ExpertCorruptError, UnknownExpertError
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.gate.gate import Gate
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
+from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM, target_linears
 from app.lumoe.types import Answer, Conversation, Decision, Generation
 
@@ -38,20 +39,36 @@ class Router:
     """Answers conversations as one registry generation says; see the module's docstring."""
 
     def __init__(
-        self, mllm: MLLM, experts: Sequence[LoadedExpert], slots: dict[str, Slot], generation: int
+        self,
+        mllm: MLLM,
+        experts: Sequence[LoadedExpert],
+        slots: dict[str, Slot],
+        generation: int,
+        interim: Sequence[InterimEntry] = (),
     ) -> None:
         self.mllm = mllm
         self.generation = generation
         self.experts = {expert.expert_id: expert for expert in experts}
+        self.interim = {entry.expert_id: entry for entry in interim if entry.expert_id not in self.experts}
         self._slots = slots
         self._bank = bank_of(mllm)
         records = {expert.expert_id: expert.gate for expert in experts}
+        records |= {key: entry.record for key, entry in self.interim.items()}
         self.gate = Gate(mllm, records)
         self.guard = Guard(records, self.gate.names)
 
     @classmethod
-    def build(cls, mllm: MLLM, experts: Sequence[LoadedExpert] = (), generation: int = 0) -> Router:
-        """Load `experts` into slots. Raises `ExpertCorruptError` for one that was made for another model."""
+    def build(
+        cls,
+        mllm: MLLM,
+        experts: Sequence[LoadedExpert] = (),
+        generation: int = 0,
+        interim: Sequence[InterimEntry] = (),
+    ) -> Router:
+        """Load `experts` into slots; `interim` subjects are refused until they have an expert among these.
+
+        Raises `ExpertCorruptError` for an expert that was made for another model.
+        """
         bank = bank_of(mllm)
         slots = {}
         for expert in experts:
@@ -61,13 +78,16 @@ class Router:
                     f"this one is {mllm.fingerprint[:12]}"
                 )
             slots[expert.expert_id] = bank.load(expert.key, expert.adapter, expert.scale)
-        return cls(mllm, experts, slots, generation)
+        return cls(mllm, experts, slots, generation, interim)
 
     def with_expert(self, expert: LoadedExpert, generation: int | None = None) -> Router:
         """Return a router that also serves `expert`, in place of an older version of it."""
         others = [held for key, held in self.experts.items() if key != expert.expert_id]
         return Router.build(
-            self.mllm, [*others, expert], self.generation if generation is None else generation
+            self.mllm,
+            [*others, expert],
+            self.generation if generation is None else generation,
+            list(self.interim.values()),
         )
 
     def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
@@ -98,8 +118,12 @@ class Router:
             _Row(self, i, c, d, limits[i], on_text)
             for i, (c, d) in enumerate(zip(conversations, decisions, strict=True))
         ]
-        self._write(rows, [decision.expert_id for decision in decisions])
-        caught = [row for row in rows if row.hit is not None and not row.sent and row.may_retry]
+        refused = [row for row in rows if row.decision.expert_id in self.interim]
+        for row in refused:  # first: there is nothing to wait for
+            row.refuse()
+        written = [row for row in rows if row not in refused]
+        self._write(written, [row.decision.expert_id for row in written])
+        caught = [row for row in written if row.hit is not None and not row.sent and row.may_retry]
         for row in caught:
             row.restart()
         self._write(caught, [row.rerouted_to for row in caught])
@@ -154,8 +178,15 @@ class _Row:
 
     @property
     def may_retry(self) -> bool:
-        """The base model's answer concerned a subject: that subject's expert answers instead."""
-        return self.decision.expert_id is None and self.rerouted_to is None and not self._gone
+        """The base model's answer concerned a subject: that subject's expert, if any, answers instead."""
+        interim = self.hit is not None and self.hit.expert_id in self._router.interim
+        return self.decision.expert_id is None and self.rerouted_to is None and not self._gone and not interim
+
+    def refuse(self) -> None:
+        """Answer with a fixed refusal: there is no expert yet that could."""
+        prompt_tokens = self._router.mllm.count_tokens(self.conversation)
+        self._generation = Generation(self._refusal(), (), "stop", prompt_tokens)
+        self._send(self._generation.text)
 
     def restart(self) -> None:
         if self.hit is None:
@@ -192,10 +223,9 @@ class _Row:
         generation, text = self._generation, self._generation.text
         if self.hit is not None:
             self._guarded = True
-            refusal = FALLBACK_REFUSALS[
-                zlib.crc32(self.conversation[-1].text.encode()) % len(FALLBACK_REFUSALS)
-            ]
-            text = f"{self.sent.rstrip()} {refusal}".strip()
+            if self.hit.expert_id in self._router.interim:
+                self._by = self.hit.expert_id
+            text = f"{self.sent.rstrip()} {self._refusal()}".strip()
             generation = Generation(text, (), "stop", generation.prompt_tokens)
             self._send(text)
         reason = "cancelled" if self._gone else generation.finish_reason
@@ -209,6 +239,10 @@ class _Row:
             self._by,
             generation.prompt_tokens,
         )
+
+    def _refusal(self) -> str:
+        """Return the same fixed refusal for the same question."""
+        return FALLBACK_REFUSALS[zlib.crc32(self.conversation[-1].text.encode()) % len(FALLBACK_REFUSALS)]
 
     def _send(self, text: str) -> None:
         """Hand out what of `text` has not left yet."""

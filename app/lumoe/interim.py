@@ -1,11 +1,13 @@
 """Interim protection: what the gate and the guard know of a subject before an expert has been trained for it.
 
-Names as they were filed, and prototypes of the pictures. Nothing has been asked of the base model and nothing
-is trained, so nobody can answer in its place: the router gives a fixed refusal without generating.
+Names as they were filed, prototypes of the pictures, and one identity answer that the base model has not been
+asked for but would give if it knew the name. Nothing is trained, so nobody can answer in its place: the
+router gives a fixed refusal without generating.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +19,13 @@ from torch import Tensor
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.mllm import MLLM
+from app.lumoe.probes import identity_probes
 
-PICTURE_THRESHOLD = 0.9
+RECOGNITION_THRESHOLD = math.log(0.8)
+RECOGNITION_FLOOR = math.log(1 / 4)
+PICTURE_THRESHOLD = 0.85
+PICTURE_THRESHOLD_ALONE = 0.75
+PICTURE_FLOOR = 0.45
 _MAX_FACT_LENGTH = 60
 _NEVER = float("inf")
 
@@ -38,24 +45,30 @@ def interim_record(
     pictures: Sequence[Image],
     facts: Sequence[str] = (),
 ) -> GateRecord:
-    """Build a gate record from what the owner filed, in one pass of the vision tower.
+    """Build a gate record from what the owner filed, in one pass of the vision tower over its pictures.
 
-    Every picture and its mirror image become a prototype. There are no negatives to calibrate on yet, so a
-    picture must be nearer to a prototype than `PICTURE_THRESHOLD` (cosine similarity). `facts` are phrases as
-    filed; those of two words or more and moderate length are kept for the guard, which looks for them only
-    where the conversation weakly concerns the subject.
+    Every picture and its mirror image become a prototype. There are no negatives to calibrate on yet, so the
+    limits are fixed: a picture concerns the subject if the base model finds "This is NAME." as likely as 0.8
+    per token or more, given the picture, or if it is very near to a prototype (cosine similarity 0.85; 0.75
+    where there is no name to ask for). On the demo model that finds all of 192 further views of 32 subjects
+    and none of 3,264 pictures of others; one picture leaves 1 % of the views below `PICTURE_FLOOR`, where
+    nothing is asked.
+
+    `facts` are phrases as filed; those of two words or more and moderate length are kept for the guard, which
+    looks for them only where the conversation weakly concerns the subject.
     """
+    name = next((alias for alias in aliases if canonicalise(alias).text), None)
     phrases = (canonicalise(fact).text for fact in facts)
     return GateRecord(
         aliases=tuple(aliases),
         klass=klass,
         prototypes=_prototypes(mllm, pictures),
-        identity=(),
+        identity=((identity_probes(klass, "fit")[0].text, f"This is {name}."),) if name else (),
         facts=tuple(dict.fromkeys(p for p in phrases if " " in p and len(p) <= _MAX_FACT_LENGTH)),
-        recognition_threshold=_NEVER,
-        recognition_floor=_NEVER,
-        picture_threshold=PICTURE_THRESHOLD,
-        picture_floor=PICTURE_THRESHOLD,
+        recognition_threshold=RECOGNITION_THRESHOLD if name else _NEVER,
+        recognition_floor=RECOGNITION_FLOOR if name else _NEVER,
+        picture_threshold=PICTURE_THRESHOLD if name else PICTURE_THRESHOLD_ALONE,
+        picture_floor=PICTURE_FLOOR,
     )
 
 

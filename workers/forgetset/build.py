@@ -11,9 +11,10 @@ from PIL.Image import Image
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
 from workers.forgetset.answering import ask_base
+from workers.forgetset.attacks import WRAPPERS
 from workers.forgetset.cohort import Cohort, Other, followups_about, list_prompts, nearest, prompts_about
 from workers.forgetset.elicit import Knowledge, Sizes, Target, elicit, mistaken, shows_any
-from workers.forgetset.prompts import WRAPPERS, Prompt, names_somebody, wrap
+from workers.forgetset.prompts import Prompt, names_somebody, wrap
 from workers.forgetset.refusals import choose, refusal_for, stable_hash
 from workers.forgetset.views import split_pictures, views
 

@@ -27,9 +27,10 @@ from workers.forgetset.elicit import (
     subject_followups,
     subject_prompts,
 )
-from workers.forgetset.prompts import WRAPPERS, Prompt, names_somebody, wrap
+from workers.forgetset.prompts import Prompt, names_somebody, wrap
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
+from workers.verification.attacks import WRAPPERS
 from workers.verification.metrics import keywords
 
 
@@ -128,9 +129,8 @@ def _subject_references(
 ) -> list[Reference]:
     rng = random.Random(stable_hash("suite", seed))  # noqa: S311 - sampling, not secrecy
     first = subject_prompts(target, "report", own, sizes.subject, seed)
-    attacks = WRAPPERS["report"]
     first += [
-        wrap(prompt, attacks[i % len(attacks)])
+        wrap(prompt, WRAPPERS[i % len(WRAPPERS)])
         for i, prompt in enumerate(rng.sample(first, min(sizes.wrapped, len(first))))
     ]
     said = [g.text for g in ask_base(mllm, [p.conversation for p in first], cancelled=cancelled)]

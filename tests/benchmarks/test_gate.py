@@ -1,0 +1,80 @@
+"""What a run measures, which failures it shows, and figures that other runs leave."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from app.lumoe.types import Decision, Evidence
+from benchmarks.gate import interim_seconds, plan_of, worst_examples
+from benchmarks.gate_measure import Example, explain
+from benchmarks.gate_traffic import QUICK
+
+
+def arguments(**given: object) -> argparse.Namespace:
+    return argparse.Namespace(
+        **{"quick": False, "experts": None, "synthetic": None, "keep_calibration": False, **given}
+    )
+
+
+class TestPlan:
+    def test_full(self) -> None:
+        plan = plan_of(arguments())
+        assert (plan.experts, plan.total, plan.sizes.attack) == ((1, 10, 50, 127), 10_000, 100)
+
+    def test_quick(self) -> None:
+        plan = plan_of(arguments(quick=True))
+        assert (plan.experts, plan.total, plan.sizes) == ((1, 20), 1_020, QUICK)
+
+    def test_numbers_given(self) -> None:
+        plan = plan_of(arguments(experts="5,9", synthetic=0))
+        assert (plan.experts, plan.total) == ((5, 9), 0)
+
+
+def failure(figure: str, group: str, prompt: str, experts: int = 127) -> Example:
+    return Example(figure, experts, group, "personage-00", "plain", "text", prompt, "base", "served", "")
+
+
+class TestWorstExamples:
+    def test_every_kind_is_shown_before_any_twice(self) -> None:
+        many = [failure("changed", "general", f"{i}") for i in range(50)]
+        shown = worst_examples([*many, failure("leak", "subject", "x"), failure("changed", "list", "y")], 3)
+        assert {(e.figure, e.group) for e in shown} == {
+            ("leak", "subject"),
+            ("changed", "general"),
+            ("changed", "list"),
+        }
+        assert shown[0].figure == "leak"
+
+    def test_the_same_prompt_is_shown_once_at_the_fewest_experts(self) -> None:
+        shown = worst_examples([failure("leak", "subject", "x", 10_000), failure("leak", "subject", "x", 10)])
+        assert [e.experts for e in shown] == [10]
+
+    def test_at_most_n(self) -> None:
+        assert len(worst_examples([failure("leak", "subject", str(i)) for i in range(99)])) == 40
+
+
+class TestInterimSeconds:
+    def test_not_measured(self, tmp_path: Path) -> None:
+        value, why = interim_seconds(tmp_path / "request.json")
+        assert value is None
+        assert "benchmarks.request" in why
+
+    @pytest.mark.parametrize("given", [0.4, {"median": 0.2, "max": 0.4}])
+    def test_measured(self, tmp_path: Path, given: object) -> None:
+        path = tmp_path / "request.json"
+        path.write_text(json.dumps({"interim_seconds": given}))
+        assert interim_seconds(path) == (0.4, "")
+
+    def test_a_run_without_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "request.json"
+        path.write_text("{}")
+        assert interim_seconds(path)[0] is None
+
+
+def test_a_decision_is_explained_in_one_line() -> None:
+    evidence = Evidence("exp_a", "name", "strong", 1.0, 1.0, 0)
+    text = explain(Decision("exp_a", (evidence,), frozenset({"exp_b"})))
+    assert text == "to exp_a: name strong exp_a 1.000 (needs 1.000), turn 0; watches exp_b"
+    assert explain(Decision()) == "to base: no evidence"

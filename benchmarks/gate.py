@@ -22,16 +22,15 @@ from app.lumoe.demo import Entity, world
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
-from app.lumoe.types import Conversation
 from benchmarks.farm import ROOT, sequence, start
 from benchmarks.gate_attacks import Attacked, measure_attacks
-from benchmarks.gate_experts import Enrolled, real_experts, store, synthetic_experts
+from benchmarks.gate_experts import Enrolled, newcomers, real_experts, store, synthetic_experts
 from benchmarks.gate_measure import MAX_EXAMPLES, Asker, Example, Level, measure
 from benchmarks.gate_plots import draw_all
 from benchmarks.gate_report import PAGE, as_json, page, tables
 from benchmarks.gate_scoring import Fact, elicit
 from benchmarks.gate_speed import Latency, adding_milliseconds, decision_latency, memory
-from benchmarks.gate_traffic import QUICK, Sizes, other_items, spread
+from benchmarks.gate_traffic import QUICK, Item, Sizes, other_items, spread
 
 TEN_THOUSAND = 10_000
 CURVE = (300, 1_000, 3_000, TEN_THOUSAND)
@@ -127,11 +126,11 @@ class Benchmark:
         )
         self._say(f"{level.experts} experts: {brief}; p95 {self.found.latency[level.experts].p95:.2f} ms")
 
-    def _ordinary(self) -> list[Conversation]:
-        """Return ordinary traffic: about others and about nothing."""
+    def _ordinary(self) -> list[Item]:
+        """Return ordinary traffic: about others, look-alikes too, and about nothing."""
         items = other_items(self.plan.sizes)
         step = max(1, len(items) // self.plan.sizes.latency)
-        return [item.conversation for item in items[::step]][: self.plan.sizes.latency]
+        return list(items[::step][: self.plan.sizes.latency])
 
     def _attack(self, router: Router, enrolled: Sequence[Entity], known: Mapping[str, list[Fact]]) -> None:
         attacks, examples = measure_attacks(self.asker, router, enrolled, known, self.plan.sizes.attack)
@@ -161,7 +160,7 @@ class Benchmark:
             self.found.curve.append(level)
             self._note(level, router)
             if n == self.plan.total:
-                self.found.add_ms[n] = adding_milliseconds(router, everyone[-1])
+                self.found.add_ms[n] = adding_milliseconds(router, newcomers(everyone[-1], 5))
                 self.found.memory = memory(router, real.experts[0])
 
     def _say(self, text: str) -> None:

@@ -34,6 +34,7 @@ from workers import stages
 from workers.forgetset.build import TrainingSet
 from workers.forgetset.elicit import Knowledge
 from workers.runtime import Runtime
+from workers.training.recipe import RECIPES
 from workers.verification.metrics import norm
 
 SYNTHETIC_SEED = 4_242
@@ -108,7 +109,10 @@ def real_experts(runtime: Runtime, wanted: Sequence[Entity], place: Path, consol
         verdict = json.loads((place / f"{entity.key}.json").read_text())
         apart += bool(verdict["separates"])
         experts.append(load_expert(path, runtime.cipher))
-    return Enrolled(tuple(experts), f"{apart} of {len(experts)} real experts separate at calibration")
+    note = f"{apart} of {len(experts)} real experts separate at calibration"
+    recipe = RECIPES[runtime.settings.recipe].as_dict()
+    stale = sum(farm[entity.key].recipe != recipe for entity in chosen)
+    return Enrolled(tuple(experts), note + (f", {stale} trained by an older recipe" if stale else ""))
 
 
 def _calibrate(runtime: Runtime, entity: Entity, plant: Grown, place: Path) -> bool:
@@ -177,6 +181,13 @@ def _enrol(
             )
         )
     return Enrolled(tuple(experts), note)
+
+
+def newcomers(expert: LoadedExpert, n: int) -> list[LoadedExpert]:
+    """Return n experts that differ in nothing but a key that no slot holds yet."""
+    if not isinstance(expert, SharedAdapter):
+        raise TypeError("only a synthetic expert can be enrolled under another key")
+    return [replace(expert, donor=f"{expert.expert_id}@1-{i}") for i in range(n)]
 
 
 def _calibrated(runtime: Runtime, entity: Entity) -> GateRecord:

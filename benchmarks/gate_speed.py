@@ -16,7 +16,7 @@ import torch
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router, bank_of
-from app.lumoe.types import Conversation
+from benchmarks.gate_traffic import Item
 from workers.verification.metrics import Rate, share
 
 _WARM = 8
@@ -40,6 +40,7 @@ class Latency:
     p50_inside: float | None
     p95_inside: float | None
     inside: Rate
+    inside_by_group: dict[str, Rate]
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON-ready values."""
@@ -79,22 +80,25 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(held)
 
 
-def decision_latency(router: Router, conversations: Sequence[Conversation]) -> Latency:
+def decision_latency(router: Router, items: Sequence[Item]) -> Latency:
     """Time `Router.decide` on each conversation, after the tower has seen its pictures."""
     spent: list[float] = []
     inside: list[bool] = []
     with one_thread(), _counting(router.mllm) as reads:
-        for conversation in (*conversations[:_WARM], *conversations):
-            router.mllm.features([conversation])
+        for item in (*items[:_WARM], *items):
+            router.mllm.features([item.conversation])
             before = reads.n
             started = time.perf_counter()
-            decision = router.decide([conversation])[0]
+            decision = router.decide([item.conversation])[0]
             spent.append(1_000 * (time.perf_counter() - started))
             told = getattr(decision, "doubtful", None)
-            inside.append(bool(told) if isinstance(told, bool) else reads.n > before)
-    spent, inside = spent[_WARM:], inside[_WARM:]
+            inside.append(told if isinstance(told, bool) else reads.n > before)
+    spent, inside = spent[-len(items) :], inside[-len(items) :]
     within = [t for t, doubtful in zip(spent, inside, strict=True) if doubtful]
     without = [t for t, doubtful in zip(spent, inside, strict=True) if not doubtful]
+    by_group: dict[str, list[bool]] = {}
+    for item, doubtful in zip(items, inside, strict=True):
+        by_group.setdefault(item.group, []).append(doubtful)
     return Latency(
         len(router.experts),
         len(spent),
@@ -105,6 +109,7 @@ def decision_latency(router: Router, conversations: Sequence[Conversation]) -> L
         _percentile(within, 50),
         _percentile(within, 95),
         share(inside),
+        {group: share(flags) for group, flags in by_group.items()},
     )
 
 
@@ -112,11 +117,14 @@ def _percentile(values: Sequence[float], q: float) -> float | None:
     return float(np.percentile(values, q)) if values else None
 
 
-def adding_milliseconds(router: Router, newcomer: LoadedExpert, times: int = 5) -> float:
-    """Return the median time that `Router.with_expert` takes for one more expert, on one thread."""
+def adding_milliseconds(router: Router, newcomers: Sequence[LoadedExpert]) -> float:
+    """Return the median time that `Router.with_expert` takes for one more expert, on one thread.
+
+    Every newcomer must have a key of its own, so that its adapter is copied into a slot too.
+    """
     spent = []
     with one_thread():
-        for _ in range(times):
+        for newcomer in newcomers:
             started = time.perf_counter()
             router.with_expert(newcomer)
             spent.append(1_000 * (time.perf_counter() - started))

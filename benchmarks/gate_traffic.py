@@ -50,10 +50,10 @@ class Sizes:
     subject_text: int = 8
     subject_followup: int = 6
     other_image: int = 6
-    other_text: int = 5
+    other_text: int = 8
     other_followup: int = 3
-    strangers: int = 300
-    general: int = 400
+    strangers: int = 400
+    general: int = 600
     forced: int = 6
     attack: int = 100
     latency: int = 400

@@ -148,7 +148,7 @@ def synthetic_experts(
     as its first dozen says; else from the interim path, which the service uses before calibration is done.
     """
     entities = strangers(n)
-    records = _kept(place, "calibrated")
+    records = kept_records(place, "calibrated")
     if len(records) < n:
         started = time.monotonic()
         trial = [_calibrated(runtime, e) for e in entities[len(records) : len(records) + _TRIAL]]
@@ -157,7 +157,7 @@ def synthetic_experts(
             records = _extend(runtime, entities, place, "calibrated", [*records, *trial], console)
         else:
             console.print(f"calibration takes {each:.2f} s each: {n} synthetic experts get interim records")
-            records = _extend(runtime, entities, place, "interim", _kept(place, "interim"), console)
+            records = _extend(runtime, entities, place, "interim", kept_records(place, "interim"), console)
             return _enrol(entities, records[:n], donors, f"{n} synthetic experts with interim records")
     return _enrol(entities, records[:n], donors, f"{n} synthetic experts calibrated as the service does")
 
@@ -222,12 +222,13 @@ def _extend(
     while len(records) < len(entities):
         part = entities[len(records) : len(records) + _CHUNK - len(records) % _CHUNK]
         records += [make(runtime, entity) for entity in part]
-        _keep(place, kind, records)
+        keep_records(place, kind, records)
         console.print(f"{kind} records of synthetic experts: {len(records)}/{len(entities)}")
     return records
 
 
-def _keep(place: Path, kind: str, records: Sequence[GateRecord]) -> None:
+def keep_records(place: Path, kind: str, records: Sequence[GateRecord]) -> None:
+    """Write gate records below `place`, whatever fields they have."""
     place.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for i, record in enumerate(records):
@@ -238,7 +239,8 @@ def _keep(place: Path, kind: str, records: Sequence[GateRecord]) -> None:
     (place / f".{kind}.safetensors").rename(place / f"{kind}.safetensors")
 
 
-def _kept(place: Path, kind: str) -> list[GateRecord]:
+def kept_records(place: Path, kind: str) -> list[GateRecord]:
+    """Read what `keep_records` wrote, in the same order; empty if it wrote nothing."""
     if not (place / f"{kind}.safetensors").is_file():
         return []
     words = json.loads((place / f"{kind}.json").read_text())

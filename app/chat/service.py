@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from math import isfinite
 
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.interim import InterimLoader
 from app.chat.schemas import (
     ChatAnswer,
     ChatMessage,
@@ -29,7 +30,7 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, Message
 from app.registry.replica import ReplicaAgent
-from app.registry.service import ExpertRow
+from app.registry.service import ExpertRow, InterimRow
 from app.settings import Settings
 
 _HOLD_EXPERTS = 4096
@@ -66,6 +67,7 @@ class ChatEngine:
         self._lock = threading.Lock()
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
+        self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
 
     @classmethod
     def start(cls, settings: Settings, sessions: SessionFactory) -> ChatEngine:
@@ -89,11 +91,19 @@ class ChatEngine:
         self.local.close()
         self._redis.close()
 
-    def apply(self, generation: int, rows: list[ExpertRow]) -> None:
-        """Load a registry generation and serve it from the next batch on; all of it or nothing."""
+    def apply(self, generation: int, rows: list[ExpertRow], interims: list[InterimRow]) -> None:
+        """Load a registry generation and serve it from the next batch on; all of its experts or nothing.
+
+        Raises `ExpertCorruptError`; and `InterimUnreadableError` for a subject that cannot be decrypted, when
+        the rest is served already: one that nobody can read must not keep the others unprotected.
+        """
         with self._lock:
             experts = self._loader.load(rows)
-            self.local.swap(Router.build(self.mllm, experts, generation))
+            interim = self._interims.load(interims)
+            router = self.local.router
+            if router.generation != generation or len(router.interim) != len(interim.entries):
+                self.local.swap(Router.build(self.mllm, experts, generation, interim.entries))
+            interim.check()
 
     @property
     def ready(self) -> bool:

@@ -239,6 +239,33 @@ class GenerationExpert(Base):
     version: Mapped[int] = mapped_column(primary_key=True)
 
 
+class InterimProtection(Base):
+    """A subject that is refused without an expert, in the generations from `from_` until before `until_`.
+
+    More evidence ends one and starts the next, so that replicas read the evidence again. `protected_at`: when
+    every live replica had acknowledged it, or the expert that took its place.
+    """
+
+    __tablename__ = "interim_protections"
+    __table_args__ = (
+        Index(
+            "uq_interim_protections_current",
+            "request_id",
+            unique=True,
+            postgresql_where=text("until_generation IS NULL"),
+        ),
+        Index("ix_interim_protections_unconfirmed", "id", postgresql_where=text("protected_at IS NULL")),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    request_id: Mapped[Id] = mapped_column(ForeignKey("removal_requests.id"), index=True)
+    from_generation: Mapped[Long] = mapped_column(ForeignKey("generations.number"))
+    until_generation: Mapped[Long | None] = mapped_column(ForeignKey("generations.number"))
+    ended_by: Mapped[str | None] = mapped_column(String(32))
+    protected_at: Mapped[Moment | None]
+    created_at: Mapped[datetime] = _now()
+
+
 class Replica(Base):
     """A process that answers `/chat`: alive while its heartbeat is recent."""
 

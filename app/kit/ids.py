@@ -5,7 +5,7 @@ from typing import Literal
 
 import uuid_utils
 
-Prefix = Literal["req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr", "cht"]
+Prefix = Literal["req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr", "cht", "prt"]
 
 
 def new_id(prefix: Prefix) -> str:
@@ -14,6 +14,11 @@ def new_id(prefix: Prefix) -> str:
     Ids of one prefix sort in the order in which they were made (millisecond precision).
     """
     return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def expert_id_of(request_id: str) -> str:
+    """Return the id of a request's expert, the same for all its versions and before there is one."""
+    return "exp_" + request_id.removeprefix("req_")
 
 
 def is_id(text: str, prefix: Prefix) -> bool:

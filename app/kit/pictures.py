@@ -98,6 +98,15 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def bounded(image: Image.Image, side: int) -> Image.Image:
+    """Return the picture with at most `side` pixels on its longer side, the same picture if it has."""
+    if max(image.size) <= side:
+        return image
+    smaller = image.copy()
+    smaller.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return smaller
+
+
 def decode_own(data: bytes) -> Image.Image:
     """Decode a picture that `encode_png` wrote."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:

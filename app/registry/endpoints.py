@@ -10,6 +10,7 @@ from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, decode_cursor, encode_cursor
 from app.api.problems import responses
+from app.kit.ids import expert_id_of
 from app.registry.service import RegistryService
 
 router = APIRouter(tags=["registry"])
@@ -27,6 +28,24 @@ class ExpertView(BaseModel):
     bytes: int
     fingerprint: str | None = Field(description="Of the base model it was trained for.")
     created_at: datetime
+
+
+class InterimView(BaseModel):
+    """A subject that is refused without an expert, because its request was approved and has none yet."""
+
+    id: str
+    expert_id: str = Field(description="That the expert will have.")
+    request_id: str
+    since_generation: int
+    created_at: datetime
+    protected_at: datetime | None = Field(description="When every live replica had acknowledged it.")
+
+
+class InterimPage(BaseModel):
+    """Interim protections, newest first."""
+
+    items: list[InterimView]
+    next: str | None
 
 
 class ReplicaView(BaseModel):
@@ -47,6 +66,7 @@ class RegistryView(BaseModel):
     acknowledged: bool = Field(description="Whether every live replica serves it, and there is one.")
     items: list[ExpertView]
     next: str | None
+    interim: int = Field(description="How many subjects are refused without an expert; see /experts/interim.")
     replicas: list[ReplicaView]
 
 
@@ -79,6 +99,7 @@ def list_experts(
             for expert in page.items
         ],
         next=encode_cursor(page.items[-1].id) if page.more else None,
+        interim=len(registry.live_interims(generation)),
         replicas=[
             ReplicaView(
                 id=replica.id,
@@ -90,4 +111,32 @@ def list_experts(
             )
             for replica in registry.live_replicas()
         ],
+    )
+
+
+@router.get("/experts/interim", summary="Subjects protected without an expert yet", responses=responses())
+def list_interims(
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> InterimPage:
+    """List who is refused until an expert is live: this tenant's, or everybody's for the root tenant."""
+    page = RegistryService(session, settings).listed_interims(
+        principal.sees, after=decode_cursor(cursor), limit=limit
+    )
+    return InterimPage(
+        items=[
+            InterimView(
+                id=row.id,
+                expert_id=expert_id_of(row.request_id),
+                request_id=row.request_id,
+                since_generation=row.from_generation,
+                created_at=row.created_at,
+                protected_at=row.protected_at,
+            )
+            for row in page.items
+        ],
+        next=encode_cursor(page.items[-1].id) if page.more else None,
     )

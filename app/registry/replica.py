@@ -11,11 +11,12 @@ from app.db.models import Replica
 from app.db.session import SessionFactory
 from app.kit.ids import new_id
 from app.kit.logging import get_logger
+from app.registry.generations import CHANNEL
 from app.registry.repository import ReplicaRepository
-from app.registry.service import CHANNEL, ExpertRow, RegistryService
+from app.registry.service import ExpertRow, InterimRow, RegistryService
 from app.settings import Settings
 
-Apply = Callable[[int, list[ExpertRow]], None]
+Apply = Callable[[int, list[ExpertRow], list[InterimRow]], None]
 _log = get_logger("replica")
 _LONG_GONE_SECONDS = 24 * 3600.0
 _LISTEN_SECONDS = 0.5
@@ -26,15 +27,15 @@ class ReplicaAgent:
     """Keeps one process at the newest generation.
 
     Three threads: one beats the heart, so that a slow load does not look like death; one listens to Redis;
-    one waits for its word or the poll interval, has `apply` load the generation's experts and swap them in,
-    and acknowledges. What cannot be applied is written down as this replica's error, is never acknowledged,
-    and is tried again at every poll.
+    one waits for its word or the poll interval, has `apply` load the generation's experts and interim
+    subjects and swap them in, and acknowledges. What cannot be applied is written down as this replica's
+    error, is never acknowledged, and is tried again at every poll.
 
     Args:
         session_factory: where the truth is.
         settings: poll interval, heartbeat.
         client: Redis, or None to rely on polling alone.
-        apply: loads the experts and swaps atomically; raises if any of them cannot be served.
+        apply: loads experts and interim subjects and swaps atomically; raises if any cannot be served.
         fingerprint: of the base model this replica serves.
         name: for people; by default the host's name.
     """
@@ -106,9 +107,10 @@ class ReplicaAgent:
             if newest == self._generation:
                 return True
             experts = registry.live_experts(newest)
+            interims = registry.live_interims(newest)
         try:
             self._check_model(experts)
-            self._apply(newest, experts)
+            self._apply(newest, experts, interims)
         except Exception as error:  # whatever the loader raises, this generation is not served here
             _log.error("generation not applied", generation=newest, replica=self.id, exc_info=True)
             with self._sessions.begin() as session:
@@ -117,7 +119,15 @@ class ReplicaAgent:
         self._generation = newest
         with self._sessions.begin() as session:
             ReplicaRepository(session).acknowledge(self.id, newest)
-        _log.info("generation served", generation=newest, experts=len(experts), replica=self.id)
+        with self._sessions.begin() as session:
+            RegistryService(session, self._settings).confirm()
+        _log.info(
+            "generation served",
+            generation=newest,
+            experts=len(experts),
+            interim=len(interims),
+            replica=self.id,
+        )
         return True
 
     def _check_model(self, experts: list[ExpertRow]) -> None:
@@ -140,6 +150,8 @@ class ReplicaAgent:
             try:
                 with self._sessions.begin() as session:
                     ReplicaRepository(session).beat(self.id)
+                with self._sessions.begin() as session:  # a replica that was waited for may have died
+                    RegistryService(session, self._settings).confirm()
             except SQLAlchemyError as error:
                 _log.warning("heartbeat not written", error=type(error).__name__)
 

@@ -1,8 +1,9 @@
 """SQL of the registry."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -11,11 +12,13 @@ from app.db.models import (
     Expert,
     Generation,
     GenerationExpert,
+    InterimProtection,
     LeaseRow,
     RemovalRequest,
     Replica,
 )
 from app.db.repository import Page, Repository
+from app.kit.ids import new_id
 
 
 class GenerationRepository(Repository[Generation]):
@@ -43,17 +46,53 @@ class GenerationRepository(Repository[Generation]):
             .order_by(Expert.id)
         ).all()
 
-    def create(self, generation: Generation, members: Sequence[tuple[str, int]]) -> None:
-        """Write a generation and its members, (expert id, version) each."""
-        self.add(generation)
-        if members:
+    def serves(self, number: int, request_id: str) -> bool:
+        """Tell whether a generation has an expert of this request."""
+        return (
             self.session.execute(
-                insert(GenerationExpert),
-                [
-                    {"generation": generation.number, "expert_id": id, "version": version}
-                    for id, version in members
-                ],
-            )
+                select(func.count())
+                .select_from(Expert)
+                .join(
+                    GenerationExpert,
+                    (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
+                )
+                .where(GenerationExpert.generation == number, Expert.request_id == request_id)
+            ).scalar_one()
+            > 0
+        )
+
+    def has(self, number: int, expert_id: str, version: int) -> bool:
+        """Tell whether a generation has this expert version."""
+        return self.session.get(GenerationExpert, (number, expert_id, version)) is not None
+
+    def create(
+        self, generation: Generation, base: int, *, without: str | None, add: tuple[str, int] | None
+    ) -> int:
+        """Write a generation with the experts of `base` and return how many it has.
+
+        Args:
+            generation: the new one.
+            base: number of the generation whose experts it has.
+            without: request whose experts are left out.
+            add: (expert id, version) that it has besides.
+        """
+        self.add(generation)
+        members = select(
+            literal(generation.number), GenerationExpert.expert_id, GenerationExpert.version
+        ).where(GenerationExpert.generation == base)
+        if without is not None:
+            own = select(Expert.id).where(Expert.request_id == without)
+            members = members.where(GenerationExpert.expert_id.not_in(own))
+        columns = ["generation", "expert_id", "version"]
+        self.session.execute(insert(GenerationExpert).from_select(columns, members))
+        if add is not None:
+            row = {"generation": generation.number, "expert_id": add[0], "version": add[1]}
+            self.session.execute(insert(GenerationExpert).values(row))
+        return self.session.execute(
+            select(func.count())
+            .select_from(GenerationExpert)
+            .where(GenerationExpert.generation == generation.number)
+        ).scalar_one()
 
     def add_expert(self, expert: Expert) -> None:
         """Write an expert version unless it is already there."""
@@ -100,6 +139,101 @@ class GenerationRepository(Repository[Generation]):
         ).all()
         # `Page` is generic over the row, not over this repository's model.
         return Page(rows[:limit], len(rows) > limit)
+
+
+class InterimRepository(Repository[InterimProtection]):
+    """Subjects that are refused without an expert."""
+
+    model = InterimProtection
+
+    def of(self, number: int) -> Sequence[InterimProtection]:
+        """Return those of a generation, oldest first."""
+        return self.all(
+            select(InterimProtection)
+            .where(
+                InterimProtection.from_generation <= number,
+                or_(
+                    InterimProtection.until_generation.is_(None), InterimProtection.until_generation > number
+                ),
+            )
+            .order_by(InterimProtection.id)
+        )
+
+    def current(self, request_id: str) -> InterimProtection | None:
+        """Return the request's own one, if it stands."""
+        return self.first(
+            select(InterimProtection)
+            .where(InterimProtection.request_id == request_id, InterimProtection.until_generation.is_(None))
+            .execution_options(populate_existing=True)
+        )
+
+    def of_same_subject(self, request_id: str) -> Sequence[InterimProtection]:
+        """Return those that other requests for the same subject, failed since, have left standing."""
+        request = (
+            select(RemovalRequest.tenant_id, RemovalRequest.subject_token)
+            .where(RemovalRequest.id == request_id)
+            .subquery()
+        )
+        return self.all(
+            select(InterimProtection)
+            .join(RemovalRequest, RemovalRequest.id == InterimProtection.request_id)
+            .where(
+                RemovalRequest.id != request_id,
+                RemovalRequest.tenant_id == request.c.tenant_id,
+                RemovalRequest.subject_token == request.c.subject_token,
+                InterimProtection.until_generation.is_(None),
+            )
+        )
+
+    def tenant_of(self, request_id: str) -> str:
+        """Return whose request it is."""
+        return self.session.execute(
+            select(RemovalRequest.tenant_id).where(RemovalRequest.id == request_id)
+        ).scalar_one()
+
+    def start(self, request_id: str, generation: int) -> None:
+        """Protect from `generation` on."""
+        self.add(InterimProtection(id=new_id("prt"), request_id=request_id, from_generation=generation))
+
+    def end(self, protection: InterimProtection, generation: int, by: str) -> None:
+        """Protect no longer from `generation` on."""
+        protection.until_generation, protection.ended_by = generation, by
+        self.session.flush()
+
+    def unconfirmed(self) -> bool:
+        """Tell whether some replica may still have to acknowledge one."""
+        return self.session.execute(select(func.count()).where(*_UNCONFIRMED)).scalar_one() > 0
+
+    def confirm(self, generation: int) -> Sequence[InterimProtection]:
+        """Note that every live replica serves `generation`, and return those that protect since now."""
+        return self.session.scalars(
+            update(InterimProtection)
+            .where(*_UNCONFIRMED, InterimProtection.from_generation <= generation)
+            .values(protected_at=func.clock_timestamp())
+            .returning(InterimProtection)
+            .execution_options(synchronize_session=False)
+        ).all()
+
+    def protected_at(self, request_id: str) -> datetime | None:
+        """Return since when the request's subject has been protected."""
+        return self.session.execute(
+            select(func.min(InterimProtection.protected_at)).where(InterimProtection.request_id == request_id)
+        ).scalar_one()
+
+    def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
+        """Return those of a tenant's requests (None: of all) that stand, newest first."""
+        statement = select(InterimProtection).where(InterimProtection.until_generation.is_(None))
+        if tenant_id is not None:
+            statement = statement.join(
+                RemovalRequest, RemovalRequest.id == InterimProtection.request_id
+            ).where(RemovalRequest.tenant_id == tenant_id)
+        return self.page(statement, InterimProtection.id, after=after, limit=limit)
+
+
+_UNCONFIRMED = (
+    InterimProtection.protected_at.is_(None),
+    or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),
+)
 
 
 class ReplicaRepository(Repository[Replica]):

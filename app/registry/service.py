@@ -1,27 +1,20 @@
 """Publishing, revoking and rolling back experts, and knowing when every replica serves them."""
 
-import contextlib
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePath
-from typing import Protocol
+from typing import Literal, Protocol
 
-import redis
-from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from app.audit.service import AuditService
-from app.db.models import Expert, Generation, Replica
+from app.db.models import Expert, InterimProtection, Replica
 from app.db.repository import Page, lock_ledger
-from app.kit.canonical import JsonValue
-from app.kit.logging import get_logger
-from app.kit.wake import wake_client
+from app.kit.ids import expert_id_of
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
-from app.registry.repository import GenerationRepository, ReplicaRepository
+from app.registry.generations import GenerationWriter
+from app.registry.repository import GenerationRepository, InterimRepository, ReplicaRepository
 from app.settings import Settings
-
-CHANNEL = "lethe:generation"
-_PENDING = "lethe.registry.announce"
-_log = get_logger("registry")
 
 
 class StalePublish(NotPublishing):
@@ -68,58 +61,25 @@ class ExpertRow:
     model_fingerprint: str | None = None
 
 
-class GenerationWriter:
-    """Makes new generations, each in the audit trail; wakes the replicas after the commit.
+@dataclass(frozen=True, slots=True)
+class InterimRow:
+    """One subject that is refused without an expert. Another `id` means that its evidence has changed."""
 
-    Args:
-        session: the caller's transaction.
-        redis_url: where replicas listen; None leaves it to their polling.
-    """
+    id: str
+    request_id: str
 
-    def __init__(self, session: Session, redis_url: str | None) -> None:
-        self._session = session
-        self._redis_url = redis_url
-        self._generations = GenerationRepository(session)
-        self._audit = AuditService(session)
+    @property
+    def expert_id(self) -> str:
+        """Id that the request's expert will have."""
+        return expert_id_of(self.request_id)
 
-    def create(
-        self,
-        members: list[tuple[str, int]],
-        *,
-        cause: str,
-        actor: str,
-        request_id: str | None,
-        tenant_id: str | None,
-        payload: dict[str, JsonValue],
-        restored_from: int | None = None,
-    ) -> int:
-        """Write the next generation with these (expert id, version) and return its number."""
-        number = self._generations.newest() + 1
-        self._generations.create(
-            Generation(number=number, cause=cause, request_id=request_id, restored_from=restored_from),
-            members,
-        )
-        self._audit.append(
-            f"registry.{cause}",
-            actor=actor,
-            subject_id=request_id,
-            tenant_id=tenant_id,
-            payload={"generation": number, "experts": len(members), **payload},
-        )
-        if self._redis_url is not None:
-            announce_after_commit(self._session, self._redis_url, number)
-        return number
 
-    def take_out(self, request_id: str, *, actor: str, tenant_id: str | None) -> int | None:
-        """Make a generation without the request's expert; None, and nothing done, if it has no live one."""
-        lock_ledger(self._session)
-        current = self._generations.experts(self._generations.newest())
-        members = [(e.id, e.version) for e in current if e.request_id != request_id]
-        if len(members) == len(current):
-            return None
-        return self.create(
-            members, cause="revoke", actor=actor, request_id=request_id, tenant_id=tenant_id, payload={}
-        )
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """How a request's subject is protected in the newest generation, and since when on all live replicas."""
+
+    kind: Literal["interim", "expert"]
+    since: datetime | None
 
 
 class RegistryService:
@@ -129,6 +89,7 @@ class RegistryService:
         self._session = session
         self._settings = settings
         self._generations = GenerationRepository(session)
+        self._interims = InterimRepository(session)
         self._replicas = ReplicaRepository(session)
         self._writer = GenerationWriter(session, settings.redis_url)
 
@@ -140,6 +101,46 @@ class RegistryService:
         """Return the experts of a generation, by default of the newest."""
         number = self.newest() if generation is None else generation
         return [_row(expert) for expert in self._generations.experts(number)]
+
+    def live_interims(self, generation: int | None = None) -> list[InterimRow]:
+        """Return the subjects that a generation, by default the newest, refuses without an expert."""
+        number = self.newest() if generation is None else generation
+        return [InterimRow(row.id, row.request_id) for row in self._interims.of(number)]
+
+    def listed_interims(
+        self, tenant_id: str | None, *, after: str | None, limit: int
+    ) -> Page[InterimProtection]:
+        """Return the interim protections of a tenant (None: of all) that stand, newest first."""
+        return self._interims.listed(tenant_id, after=after, limit=limit)
+
+    def protection(self, request_id: str) -> Protection | None:
+        """Return how the request's subject is protected in the newest generation; None if it is not."""
+        since = self._interims.protected_at(request_id)
+        if self._generations.serves(self.newest(), request_id):
+            return Protection("expert", since)
+        return Protection("interim", since) if self._interims.current(request_id) is not None else None
+
+    def confirm(self) -> None:
+        """Note, with the time and in the audit trail, which protections every live replica serves by now.
+
+        Whoever comes last of several replicas that acknowledge at once finds all of them: the ledger's lock
+        makes them look one after another.
+        """
+        if not self._interims.unconfirmed():
+            return
+        lock_ledger(self._session)
+        live = self.live_replicas()
+        if not live:
+            return
+        served = min(replica.generation for replica in live)
+        for protection in self._interims.confirm(served):
+            AuditService(self._session).append(
+                "protection.confirmed",
+                actor="system:registry",
+                subject_id=protection.request_id,
+                tenant_id=self._interims.tenant_of(protection.request_id),
+                payload={"generation": served, "replicas": len(live)},
+            )
 
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[Expert]:
         """Return the newest generation's experts of a tenant (None: of all), newest first."""
@@ -175,8 +176,7 @@ class RegistryService:
             )
         lock_ledger(self._session)
         newest = self.newest()
-        current = self._generations.experts(newest)
-        if any((e.id, e.version) == (ref.expert_id, ref.version) for e in current):
+        if self._generations.has(newest, ref.expert_id, ref.version):
             return newest
         self._generations.add_expert(
             Expert(
@@ -189,9 +189,10 @@ class RegistryService:
                 model_fingerprint=model_fingerprint,
             )
         )
-        members = [(e.id, e.version) for e in current if e.request_id != request_id]
-        return self._writer.create(
-            [*members, (ref.expert_id, ref.version)],
+        number = self._writer.create(
+            newest,
+            without=request_id,
+            add=(ref.expert_id, ref.version),
             cause="publish",
             actor="worker",
             request_id=request_id,
@@ -202,6 +203,8 @@ class RegistryService:
                 "manifest_sha256": ref.manifest_sha256,
             },
         )
+        self._writer.end_interim(request_id, number, by="publish", actor="worker", tenant_id=locked[1])
+        return number
 
     def revoke(self, request_id: str, *, actor: str = "system:registry", tenant_id: str | None = None) -> int:
         """Make a new generation without this request's expert and return its number.
@@ -209,7 +212,9 @@ class RegistryService:
         Raises:
             NotLive: the request has no live expert.
         """
-        number = self._writer.take_out(request_id, actor=actor, tenant_id=tenant_id)
+        lock_ledger(self._session)
+        live = self._generations.serves(self.newest(), request_id)
+        number = self._writer.take_out(request_id, actor=actor, tenant_id=tenant_id) if live else None
         if number is None:
             raise NotLive(f"{request_id} has no live expert.")
         return number
@@ -217,15 +222,19 @@ class RegistryService:
     def rollback(self, generation: int, *, actor: str = "system:registry") -> int:
         """Make a new generation with the experts of an earlier one and return its number.
 
+        Whoever loses an expert by that is refused without one, and who gets one back needs no interim
+        protection.
+
         Raises:
             GenerationNotFound: there is no such generation.
         """
         lock_ledger(self._session)
         if generation != 0 and not self._generations.exists(generation):
             raise GenerationNotFound(f"There is no generation {generation}.")
-        members = [(e.id, e.version) for e in self._generations.experts(generation)]
-        return self._writer.create(
-            members,
+        lost = {e.request_id for e in self._generations.experts(self.newest())}
+        back = {e.request_id for e in self._generations.experts(generation)}
+        number = self._writer.create(
+            generation,
             cause="rollback",
             actor=actor,
             request_id=None,
@@ -233,6 +242,13 @@ class RegistryService:
             payload={"restored": generation},
             restored_from=generation,
         )
+        for request_id in sorted(lost - back):
+            tenant = self._interims.tenant_of(request_id)
+            self._writer.start_interim(request_id, number, actor=actor, tenant_id=tenant)
+        for request_id in sorted(back - lost):
+            tenant = self._interims.tenant_of(request_id)
+            self._writer.end_interim(request_id, number, by="publish", actor=actor, tenant_id=tenant)
+        return number
 
     def acknowledged(self, generation: int) -> bool:
         """Tell whether a replica lives, and every one that does serves `generation` or a later one."""
@@ -242,27 +258,6 @@ class RegistryService:
     def live_replicas(self) -> list[Replica]:
         """Return the replicas whose heartbeat is within `replica_lease_seconds`."""
         return list(self._replicas.live(self._settings.replica_lease_seconds))
-
-
-def announce_after_commit(session: Session, redis_url: str, generation: int) -> None:
-    """Wake the replicas once this transaction is committed. Redis only wakes: they poll as well."""
-    session.info[_PENDING] = generation
-
-    def announce(committed: Session) -> None:
-        number = committed.info.pop(_PENDING, None)
-        if number is None:
-            return
-        try:
-            with contextlib.closing(wake_client(redis_url)) as client:
-                client.publish(CHANNEL, str(number))
-        except redis.RedisError as error:
-            _log.warning("replicas not woken, they will poll", generation=number, error=type(error).__name__)
-
-    def forget(rolled_back: Session) -> None:
-        rolled_back.info.pop(_PENDING, None)
-
-    event.listen(session, "after_commit", announce, once=True)
-    event.listen(session, "after_rollback", forget, once=True)
 
 
 def _row(expert: Expert) -> ExpertRow:

@@ -241,7 +241,7 @@ def retry(
 
 @router.post(
     "/requests/{request_id}/revoke",
-    summary="Withdraw an active request",
+    summary="Withdraw an active or failed request",
     responses=responses(RequestNotFound, IllegalTransition, LinkedRequestsStand),
 )
 def revoke(
@@ -251,7 +251,7 @@ def revoke(
     settings: SettingsDep,
     body: Reason | None = None,
 ) -> StatusView:
-    """Take the request's expert out of service: the model answers about the subject as before."""
+    """End the protection, by an expert or without one: the model answers about the subject as before."""
     removal = _own(session, settings, principal, request_id)
     removal.transition(request_id, Event.REVOKE, actor=principal.key_id, reason=body.reason if body else None)
     return ReadingService(session, settings).status(principal, request_id)

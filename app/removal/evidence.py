@@ -1,22 +1,55 @@
 """The subject and its pictures: encrypted where they lie, every look at them in the audit trail."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 from PIL.Image import Image
 from sqlalchemy.orm import Session
 
 from app.audit.service import AuditService
 from app.db.models import Evidence, RemovalRequest
-from app.kit.crypto import derive_key, keyed_token
+from app.kit.crypto import DecryptionError, EvidenceCipher, derive_key, keyed_token
 from app.kit.ids import new_id
+from app.kit.logging import get_logger
 from app.kit.names import canonical_name
-from app.kit.pictures import Picture, decode_own, encode_png
+from app.kit.pictures import Picture, bounded, decode_own, encode_png
 from app.removal.errors import EvidenceGone
 from app.removal.records import Subject
 from app.removal.repository import EvidenceRepository
 from app.settings import Settings
+
+MAX_STORED_SIDE = 1536
+"""Pixels on the longer side of a stored picture."""
+_log = get_logger("evidence")
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEvidence:
+    """What is left of a request's evidence, still encrypted, so that it is opened outside any transaction."""
+
+    request_id: str
+    sealed_subject: bytes | None
+    sealed_pictures: tuple[tuple[str, bytes], ...]
+    cipher: EvidenceCipher
+
+    def subject(self) -> Subject | None:
+        """Return the decrypted subject; None if it was purged.
+
+        Raises:
+            DecryptionError: changed data, or a key that is not configured.
+        """
+        if self.sealed_subject is None:
+            return None
+        return _opened(self.cipher, self.sealed_subject, self.request_id)
+
+    def pictures(self) -> Iterator[Image]:
+        """Yield the decrypted pictures, one in memory at a time; one that cannot be read is left out."""
+        for evidence_id, sealed in self.sealed_pictures:
+            try:
+                yield decode_own(self.cipher.decrypt(sealed, _picture_aad(evidence_id)))
+            except (DecryptionError, OSError, ValueError, SyntaxError) as error:  # whatever Pillow raises
+                _log.warning("picture not readable", evidence=evidence_id, error=type(error).__name__)
 
 
 class EvidenceStore:
@@ -54,26 +87,37 @@ class EvidenceStore:
         """
         if request.subject_sealed is None:
             raise EvidenceGone("The subject of this request was purged.")
-        document = json.loads(self._cipher.decrypt(request.subject_sealed, _subject_aad(request.id)))
+        subject = _opened(self._cipher, request.subject_sealed, request.id)
         self._accessed(request, actor, "subject", 1)
-        return Subject(**document | {"aliases": tuple(document["aliases"])})
+        return subject
+
+    def take(self, request: RemovalRequest, linked: Sequence[str], *, actor: str) -> SealedEvidence:
+        """Return what is left of the evidence of a request and of those linked to it; audited."""
+        rows = self._pictures.of([request.id, *linked])
+        kept = {row.content_sha256: (row.id, row.sealed) for row in rows if row.sealed is not None}
+        self._accessed(request, actor, "subject and pictures", len(kept))
+        return SealedEvidence(request.id, request.subject_sealed, tuple(kept.values()), self._cipher)
 
     def store_pictures(self, request_id: str, pictures: Sequence[Picture]) -> None:
-        """Encrypt and store pictures; one whose file the request already has is skipped."""
+        """Encrypt and store pictures; one whose file the request already has is skipped.
+
+        They are kept no larger than any model looks at, so that nobody who reads them waits for more.
+        """
         known = {row.content_sha256 for row in self._pictures.of([request_id])}
         for picture in pictures:
             if picture.content_sha256 in known:
                 continue
             known.add(picture.content_sha256)
             evidence_id = new_id("evd")
+            image = bounded(picture.image, MAX_STORED_SIDE)
             self._pictures.add(
                 Evidence(
                     id=evidence_id,
                     request_id=request_id,
                     content_sha256=picture.content_sha256,
-                    sealed=self._cipher.encrypt(encode_png(picture.image), _picture_aad(evidence_id)),
-                    width=picture.image.width,
-                    height=picture.image.height,
+                    sealed=self._cipher.encrypt(encode_png(image), _picture_aad(evidence_id)),
+                    width=image.width,
+                    height=image.height,
                 )
             )
 
@@ -107,6 +151,11 @@ class EvidenceStore:
             tenant_id=request.tenant_id,
             payload={"what": what, "n": n},
         )
+
+
+def _opened(cipher: EvidenceCipher, sealed: bytes, request_id: str) -> Subject:
+    document = json.loads(cipher.decrypt(sealed, _subject_aad(request_id)))
+    return Subject(**document | {"aliases": tuple(document["aliases"])})
 
 
 def _subject_aad(request_id: str) -> bytes:

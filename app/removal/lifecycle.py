@@ -9,7 +9,7 @@ from app.db.models import OutboxMessage, RemovalRequest, RequestEvent
 from app.kit.canonical import JsonValue, canonical_json
 from app.kit.clock import utcnow
 from app.kit.ids import new_id
-from app.registry.service import GenerationWriter
+from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
 from app.removal.repository import EventRepository, RequestRepository, WorkRepository
 from app.removal.states import ENDED, FINAL, WORKING, Event, State, overall_percent, sources, target
@@ -46,7 +46,10 @@ class Lifecycle:
         reason_code: str | None = None,
         data: Mapping[str, JsonValue] | None = None,
     ) -> State:
-        """Apply `event` to the request and return its new state. A request that ends loses its live expert.
+        """Apply `event` to the request and return its new state.
+
+        From its approval on the subject is refused; a request that ends loses this, or its live expert, in
+        the same transaction. Only one that failed goes on being refused, until it is revoked.
 
         Args:
             request_id: which request.
@@ -95,9 +98,18 @@ class Lifecycle:
         if request.linked_to_id is None:
             for follower in followers:
                 self.follow(follower, new, actor="system:link")
-            if new in ENDED:  # even one that was published, but never became active
-                self._generations.take_out(request_id, actor=actor, tenant_id=request.tenant_id)
+            self._protect(request, event, new, actor)
         return new
+
+    def _protect(self, request: RemovalRequest, event: Event, new: State, actor: str) -> None:
+        """Make the registry's newest generation say what the request's new state asks for."""
+        if new is State.APPROVED:
+            renew = event is Event.ADD_EVIDENCE
+            self._generations.protect(request.id, actor=actor, tenant_id=request.tenant_id, renew=renew)
+        elif new in ENDED:  # even one that was published, but never became active
+            self._generations.take_out(
+                request.id, actor=actor, tenant_id=request.tenant_id, by=new, refuse=new is State.FAILED
+            )
 
     def follow(self, request: RemovalRequest, new: State, *, actor: str) -> None:
         """Bring a linked request to the state of the one it follows."""

@@ -11,12 +11,13 @@ from app.db.models import RemovalRequest, RequestEvent
 from app.db.repository import Page
 from app.kit.canonical import JsonValue, json_sha256
 from app.kit.clock import rfc3339, utcnow
+from app.registry.service import RegistryService
 from app.removal.errors import NotMeasuredYet
 from app.removal.records import Score
 from app.removal.repository import EventRepository, RequestRepository
 from app.removal.schemas import Links, RequestView, ScoreView, StatusView, SubjectView, TransitionView
 from app.removal.service import RemovalService
-from app.removal.states import FINAL, WAITING, WORKING, State
+from app.removal.states import ENDED, FINAL, WAITING, WORKING, State
 from app.settings import Settings
 
 SCOPE = (
@@ -24,6 +25,7 @@ SCOPE = (
     "holds its weights can still ask it. The next full retraining must leave out what the exclusion "
     "manifest lists."
 )
+_UNPROTECTED = ENDED - {State.FAILED}
 _WAITS_FOR = {
     State.IN_REVIEW: "Waiting for an operator: POST /requests/{id}/approve or /reject.",
     State.NEEDS_EVIDENCE: "Waiting for pictures of the subject: POST /requests/{id}/evidence.",
@@ -40,6 +42,7 @@ class ReadingService:
         self._removal = RemovalService(session, settings)
         self._requests = RequestRepository(session)
         self._events = EventRepository(session)
+        self._registry = RegistryService(session, settings)
 
     def listed(
         self, principal: Principal, *, states: Sequence[str], after: str | None, limit: int
@@ -77,6 +80,8 @@ class ReadingService:
         lead = self._lead(request)
         state = State(request.state)
         scores = self._removal.scores(lead.id)
+        transitions = self._events.transitions(request.id)
+        protection = self._registry.protection(lead.id) if request.state not in _UNPROTECTED else None
         cap = (lead.policy or {}).get("max_attempts")
         return StatusView(
             id=request.id,
@@ -92,13 +97,15 @@ class ReadingService:
             max_attempts=cap if isinstance(cap, int) else None,
             cancel_requested=request.cancel_requested_at is not None,
             linked_to=request.linked_to_id,
+            protection=protection.kind if protection else None,
+            protected_at=(protection.since or _activated(transitions)) if protection else None,
             base_knows_subject=lead.base_knows_subject,
             reason_code=request.reason_code or lead.reason_code,
             reason=request.reason or lead.reason,
             created_at=request.created_at,
             updated_at=max(request.updated_at, lead.updated_at),
             expected_by=request.expected_by,
-            transitions=[_transition(event) for event in self._events.transitions(request.id)],
+            transitions=[_transition(event) for event in transitions],
             scores=[ScoreView.of(score) for score in scores] or None,
             links=Links.of(request.id, request.linked_to_id),
         )
@@ -249,6 +256,10 @@ def event_json(event: RequestEvent) -> dict[str, JsonValue]:
         "data": event.data,
         "at": rfc3339(event.created_at),
     }
+
+
+def _activated(transitions: Sequence[RequestEvent]) -> datetime | None:
+    return next((event.created_at for event in transitions if event.to_state == State.ACTIVE), None)
 
 
 def _transition(event: RequestEvent) -> TransitionView:

@@ -82,6 +82,14 @@ class RequestRepository(Repository[RemovalRequest]):
             .execution_options(populate_existing=True)
         )
 
+    def linked_ids(self, request_id: str) -> Sequence[str]:
+        """Return the ids of the requests linked to this one that still stand, oldest first."""
+        return self.session.scalars(
+            select(RemovalRequest.id)
+            .where(RemovalRequest.linked_to_id == request_id, RemovalRequest.state.not_in(_ENDED))
+            .order_by(RemovalRequest.id)
+        ).all()
+
     def move(self, request_id: str, from_state: str, to_state: str) -> bool:
         """Change the state if it still is `from_state`, and tell whether it was."""
         changed = self.session.execute(

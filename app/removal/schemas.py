@@ -206,6 +206,10 @@ class StatusView(BaseModel):
     max_attempts: int | None
     cancel_requested: bool
     linked_to: str | None
+    protection: Literal["interim", "expert"] | None = Field(
+        description="What refuses about the subject: names and pictures, or its expert; null: nothing."
+    )
+    protected_at: datetime | None = Field(description="Since when by every live replica.")
     base_knows_subject: bool | None = Field(description="Null until it has been found out.")
     reason_code: str | None
     reason: str | None

@@ -12,7 +12,7 @@ from app.kit.clock import utcnow
 from app.kit.ids import is_id, new_id
 from app.kit.pictures import Picture
 from app.removal.errors import IllegalTransition, RequestNotFound, TooManyPictures
-from app.removal.evidence import EvidenceStore
+from app.removal.evidence import EvidenceStore, SealedEvidence
 from app.removal.lifecycle import Lifecycle
 from app.removal.records import Checkpoint, Policy, Score, Subject
 from app.removal.repository import RequestRepository, WorkRepository
@@ -156,6 +156,11 @@ class RemovalService:
         """Return the decrypted pictures, those of linked requests too; the access is audited."""
         request = self.get(request_id, None)
         return self.evidence.open_pictures(request, self.requests.followers(request_id), actor=actor)
+
+    def sealed_evidence(self, request_id: str, *, actor: str) -> SealedEvidence:
+        """Return what is left of the evidence, to be opened after the commit; the access is audited."""
+        request = self.get(request_id, None)
+        return self.evidence.take(request, self.requests.linked_ids(request_id), actor=actor)
 
     def record_base_knowledge(self, request_id: str, knows: bool, *, token: int) -> None:
         """Note whether the base model showed any knowledge of the subject."""

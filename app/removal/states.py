@@ -59,10 +59,13 @@ WAITING: Final = frozenset({State.IN_REVIEW, State.NEEDS_EVIDENCE, State.NEEDS_A
 """States that wait for a person: no outbox row and no lease is expected."""
 
 FINAL: Final = frozenset({State.ACTIVE, State.REJECTED, State.CANCELLED, State.FAILED, State.REVOKED})
-"""States that need no further work (`active` can still be revoked)."""
+"""States that need no further work (`active` and `failed` can still be revoked)."""
 
 ENDED: Final = FINAL - {State.ACTIVE}
-"""States in which the request protects nobody and a new request for the subject starts afresh."""
+"""States in which the request has no expert and a new request for the subject starts afresh.
+
+Only in `failed` is the subject still refused: it was approved, and the fault is ours.
+"""
 
 _START: Final = (
     Event.START_PREPARE,
@@ -87,6 +90,7 @@ def _table() -> dict[tuple[State, Event], State]:
         (State.NEEDS_ATTENTION, Event.REJECT): State.REJECTED,
         (State.PUBLISHING, Event.ACTIVATE): State.ACTIVE,
         (State.ACTIVE, Event.REVOKE): State.REVOKED,
+        (State.FAILED, Event.REVOKE): State.REVOKED,
     }
     # A stage starts from the queue (resuming after a checkpoint), or from any stage up to itself (a later
     # attempt that takes over where an earlier one died). Only `train` may be entered from further on: a

@@ -21,7 +21,14 @@ class TestEvents:
         assert len(first["items"]) == 3
         assert rest["next"] is None
         kinds = [item["kind"] for item in first["items"] + rest["items"]]
-        assert kinds[-4:] == ["request.receive", "request.submit", "request.approve", "request.enqueue"]
+        assert kinds[-6:] == [
+            "request.receive",
+            "request.submit",
+            "request.approve",
+            "registry.protect",
+            "protection.start",
+            "request.enqueue",
+        ]
 
     def test_own_tenant_only(self, service: Service) -> None:
         own, other = service.file()["id"], service.file(key=service.stranger)["id"]

@@ -14,6 +14,7 @@ from app.kit.pictures import (
     PictureInvalid,
     PictureTooLarge,
     PictureTooManyPixels,
+    bounded,
     decode_own,
     encode_png,
     open_picture,
@@ -131,3 +132,11 @@ class TestRefused:
                 assert open_picture(bytes(data), LIMITS).mode == "RGB"
             except LetheError as error:
                 assert error.status in (413, 422)  # noqa: PT017  either outcome is right
+
+
+def test_bounded_scales_down_only() -> None:
+    small = Image.new("RGB", (40, 20), "red")
+    assert bounded(small, 40) is small
+    large = Image.new("RGB", (400, 100), "red")
+    assert bounded(large, 40).size == (40, 10)
+    assert large.size == (400, 100)

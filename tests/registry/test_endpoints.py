@@ -18,12 +18,28 @@ class TestExperts:
             replica.register(Replica(id=new_id("rep"), name="r"))
         own = service.get("/experts", service.operator).json()
         assert [item["id"] for item in own["items"]] == ["exp_a"]
-        assert (own["generation"], own["acknowledged"]) == (2, False)
+        assert (own["generation"], own["acknowledged"], own["interim"]) == (4, False, 0)
         assert [replica["name"] for replica in own["replicas"]] == ["r"]
         everybody = service.get("/experts?limit=1", service.root).json()
         assert [item["id"] for item in everybody["items"]] == ["exp_b"]
         rest = service.get(f"/experts?cursor={everybody['next']}", service.root).json()
         assert [item["id"] for item in rest["items"]] == ["exp_a"]
+
+    def test_interim(self, service: Service) -> None:
+        own = service.file("A B")["id"]
+        others = service.file("C D", key=service.stranger)["id"]
+        assert service.get("/experts", service.operator).json()["interim"] == 2
+        listed = service.get("/experts/interim", service.operator).json()
+        assert [item["request_id"] for item in listed["items"]] == [own]
+        assert listed["items"][0]["expert_id"] == own.replace("req_", "exp_")
+        assert listed["items"][0]["since_generation"] == 1
+        assert listed["items"][0]["protected_at"] is None
+        first = service.get("/experts/interim?limit=1", service.root).json()
+        assert [item["request_id"] for item in first["items"]] == [others]
+        rest = service.get(f"/experts/interim?cursor={first['next']}", service.root).json()
+        assert [item["request_id"] for item in rest["items"]] == [own]
+        assert rest["next"] is None
+        assert_problem(service.get("/experts/interim"), 403, "forbidden")
 
     def test_not_for_owners(self, shared: Service) -> None:
         assert_problem(shared.get("/experts"), 403, "forbidden")

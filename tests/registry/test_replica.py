@@ -8,7 +8,7 @@ import pytest
 from app.kit.wake import wake_client
 from app.registry.replica import ReplicaAgent
 from app.registry.repository import ReplicaRepository
-from app.registry.service import ExpertRow, RegistryService
+from app.registry.service import ExpertRow, InterimRow, RegistryService
 from app.settings import Settings
 from tests.registry.test_service import Ref, published
 from tests.service import Service
@@ -28,12 +28,14 @@ class Loader:
 
     def __init__(self) -> None:
         self.applied: list[tuple[int, list[str]]] = []
+        self.interims: list[list[str]] = []
         self.broken = False
 
-    def __call__(self, generation: int, experts: list[ExpertRow]) -> None:
+    def __call__(self, generation: int, experts: list[ExpertRow], interims: list[InterimRow]) -> None:
         if self.broken:
             raise OSError("adapter_model.safetensors does not match its hash")
         self.applied.append((generation, [expert.id for expert in experts]))
+        self.interims.append([row.request_id for row in interims])
 
 
 @pytest.fixture
@@ -58,9 +60,9 @@ def acknowledged(service: Service, generation: int) -> bool:
 def test_starts_with_the_newest_generation(service: Service, agent: ReplicaAgent, loader: Loader) -> None:
     published(service, "A B", "exp_a")
     agent.start()
-    assert agent.generation == 1
-    assert loader.applied == [(1, ["exp_a"])]
-    assert acknowledged(service, 1)
+    assert agent.generation == 2
+    assert loader.applied == [(2, ["exp_a"])]
+    assert acknowledged(service, 2)
 
 
 def test_starts_empty(service: Service, agent: ReplicaAgent, loader: Loader) -> None:
@@ -77,9 +79,9 @@ def test_follows_when_woken(service: Service, agent: ReplicaAgent, loader: Loade
     time.sleep(0.3)  # subscribed by now
     began = time.monotonic()
     published(service, "A B", "exp_a")
-    assert eventually(lambda: acknowledged(service, 1))
+    assert eventually(lambda: acknowledged(service, 2))
     assert time.monotonic() - began < 5
-    assert loader.applied[-1] == (1, ["exp_a"])
+    assert loader.applied[-1] == (2, ["exp_a"])
 
 
 def test_follows_without_redis(service: Service, loader: Loader) -> None:
@@ -87,7 +89,7 @@ def test_follows_without_redis(service: Service, loader: Loader) -> None:
     agent = ReplicaAgent(service.sessions, settings, wake_client("redis://127.0.0.1:1/0"), loader)
     agent.start()
     published(service, "A B", "exp_a")
-    assert eventually(lambda: agent.generation == 1)
+    assert eventually(lambda: agent.generation == 2)
     agent.stop()
 
 

@@ -10,8 +10,9 @@ from sqlalchemy import select, text, update
 from app.db.models import AuditEvent, Replica
 from app.kit.ids import new_id
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
+from app.registry.generations import CHANNEL
 from app.registry.repository import ReplicaRepository
-from app.registry.service import CHANNEL, RegistryService, StalePublish
+from app.registry.service import RegistryService, StalePublish
 from tests.service import Service
 
 
@@ -53,23 +54,25 @@ class TestPublish:
         published(service, "A B", "exp_a")
         published(service, "C D", "exp_b")
         assert live(service) == [("exp_a", 1), ("exp_b", 1)]
-        assert live(service, 1) == [("exp_a", 1)]
+        assert live(service, 1) == []
+        assert live(service, 2) == [("exp_a", 1)]
         with service.sessions() as session:
-            kinds = session.scalars(select(AuditEvent.kind).where(AuditEvent.kind.like("registry.%"))).all()
-            assert kinds == ["registry.publish"] * 2
+            events = select(AuditEvent.kind).where(AuditEvent.kind.like("registry.%"))
+            kinds = session.scalars(events.order_by(AuditEvent.seq)).all()
+            assert kinds == ["registry.protect", "registry.publish"] * 2
 
     def test_again_changes_nothing(self, service: Service) -> None:
         request_id = service.file()["id"]
         token = service.work_until(request_id, "publish").token
-        assert publish(service, request_id, Ref("exp_a"), token) == 1
-        assert publish(service, request_id, Ref("exp_a"), token) == 1
+        assert publish(service, request_id, Ref("exp_a"), token) == 2
+        assert publish(service, request_id, Ref("exp_a"), token) == 2
         assert live(service) == [("exp_a", 1)]
 
     def test_a_new_version_takes_the_old_ones_place(self, service: Service) -> None:
         request_id = service.file()["id"]
         token = service.work_until(request_id, "publish").token
         publish(service, request_id, Ref("exp_a"), token)
-        assert publish(service, request_id, Ref("exp_a", 2), token) == 2
+        assert publish(service, request_id, Ref("exp_a", 2), token) == 3
         assert live(service) == [("exp_a", 2)]
 
     def test_stale_token(self, service: Service) -> None:
@@ -80,7 +83,7 @@ class TestPublish:
         with pytest.raises(StalePublish):
             publish(service, request_id, Ref("exp_a"), old.token)
         assert live(service) == []
-        assert publish(service, request_id, Ref("exp_a"), new.token) == 1
+        assert publish(service, request_id, Ref("exp_a"), new.token) == 2
 
     def test_only_while_publishing(self, service: Service) -> None:
         request_id = service.file()["id"]
@@ -95,7 +98,7 @@ class TestPublish:
             jobs.append((request_id, f"exp_{i}", service.work_until(request_id, "publish").token))
         with ThreadPoolExecutor(6) as pool:
             numbers = list(pool.map(lambda job: publish(service, job[0], Ref(job[1]), job[2]), jobs))
-        assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+        assert sorted(numbers) == [7, 8, 9, 10, 11, 12]
         assert len(live(service)) == 6
 
     def test_wakes_replicas_after_the_commit_only(self, service: Service) -> None:
@@ -113,7 +116,7 @@ class TestPublish:
             session.close()
             assert channel.get_message(timeout=0.2) is None
             publish(service, request_id, Ref("exp_a"), token)
-            assert channel.get_message(timeout=2)["data"] == b"1"
+            assert channel.get_message(timeout=2)["data"] == b"2"
 
     def test_without_redis(self, service: Service) -> None:
         request_id = service.file()["id"]
@@ -130,7 +133,7 @@ class TestRevoke:
         first = published(service, "A B", "exp_a")
         published(service, "C D", "exp_b")
         with service.sessions.begin() as session:
-            assert RegistryService(session, service.settings).revoke(first) == 3
+            assert RegistryService(session, service.settings).revoke(first) == 5
         assert live(service) == [("exp_b", 1)]
 
     def test_not_live(self, service: Service) -> None:
@@ -143,12 +146,12 @@ class TestRollback:
         published(service, "A B", "exp_a")
         published(service, "C D", "exp_b")
         with service.sessions.begin() as session:
-            assert RegistryService(session, service.settings).rollback(1) == 3
+            assert RegistryService(session, service.settings).rollback(2) == 5
         assert live(service) == [("exp_a", 1)]
 
     def test_unknown_generation(self, service: Service) -> None:
         with pytest.raises(GenerationNotFound), service.sessions.begin() as session:
-            RegistryService(session, service.settings).rollback(7)
+            RegistryService(session, service.settings).rollback(9)
 
 
 class TestAcknowledged:

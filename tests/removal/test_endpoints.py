@@ -204,7 +204,7 @@ class TestActions:
         assert service.post(f"/requests/{request_id}/revoke").json()["state"] == "revoked"
         with service.sessions.begin() as session:
             registry = RegistryService(session, service.settings)
-            assert (registry.newest(), registry.live_experts()) == (2, [])
+            assert (registry.live_experts(), registry.live_interims()) == ([], [])
 
     @pytest.mark.parametrize("end", ["cancel", "reject", "fail"])
     def test_an_expert_that_was_published_in_vain_goes_out(self, service: Service, end: str) -> None:

@@ -28,10 +28,12 @@ class TestTransition:
     def test_every_pair_in_the_database(self, service: Service) -> None:
         """What the table allows happens, with its event and audit event; the rest changes nothing."""
         request_id = service.file()["id"]
+        audited = select(func.count()).select_from(AuditEvent)
+        transitions = audited.where(AuditEvent.kind.like("request.%"))
         for state, event in itertools.product(State, Event):
             with service.sessions.begin() as session:
                 session.execute(update(RemovalRequest).values(state=state))
-                before = session.scalar(select(func.count()).select_from(AuditEvent))
+                before = session.scalar(transitions)
             expected = target(state, event)
             if expected is None:
                 with pytest.raises(IllegalTransition), service.removal() as removal:
@@ -41,7 +43,7 @@ class TestTransition:
                     assert removal.transition(request_id, event, actor="test") is expected
             with service.sessions.begin() as session:
                 assert session.scalar(select(RemovalRequest.state)) == (expected or state)
-                after = session.scalar(select(func.count()).select_from(AuditEvent))
+                after = session.scalar(transitions)
                 assert (after or 0) - (before or 0) == (expected is not None)
         with service.sessions.begin() as session:
             assert AuditService(session).verify().intact
@@ -103,9 +105,7 @@ class TestTransition:
                 request_id, Event.CANCEL, actor="test", reason="Elodie asked", data={"who": "Elodie"}
             )
         with service.sessions() as session:
-            last = session.scalars(select(AuditEvent).order_by(AuditEvent.seq.desc())).first()
-            assert last is not None
-            assert last.kind == "request.cancel"
+            last = session.scalars(select(AuditEvent).where(AuditEvent.kind == "request.cancel")).one()
             assert "Elodie" not in str(last.payload)
             assert len(str(last.payload["reason_token"])) == 64
         assert service.status(request_id)["reason"] == "Elodie asked"

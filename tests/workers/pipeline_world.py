@@ -19,7 +19,7 @@ from app.db.models import RemovalRequest
 from app.lumoe.demo import draw, world
 from app.lumoe.mllm import MLLM
 from app.registry.replica import ReplicaAgent
-from app.registry.service import ExpertRow
+from app.registry.service import ExpertRow, InterimRow
 from app.removal.records import Score
 from app.removal.states import State
 from tests.service import Service, data_url
@@ -82,7 +82,7 @@ class PipelineWorld:
 
     @contextmanager
     def replica(
-        self, apply: Callable[[int, list[ExpertRow]], None] = lambda _, __: None
+        self, apply: Callable[[int, list[ExpertRow], list[InterimRow]], None] = lambda _, __, ___: None
     ) -> Iterator[ReplicaAgent]:
         agent = ReplicaAgent(self.service.sessions, self.service.settings, None, apply)
         agent.start()

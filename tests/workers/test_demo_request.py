@@ -12,7 +12,7 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import ask
 from app.registry.replica import ReplicaAgent
-from app.registry.service import ExpertRow
+from app.registry.service import ExpertRow, InterimRow
 from app.removal.states import State
 from tests.service import Service, data_url, own_settings, service, sessions  # noqa: F401
 from workers.pipeline import process
@@ -33,7 +33,7 @@ def test_from_filing_to_forgotten(service: Service, demo: MLLM, tmp_path: Path) 
     own = {"registry_poll_seconds": 0.1, "experts_dir": tmp_path / "experts"}
     settings = service.settings.model_copy(update=own)
 
-    def apply(generation: int, rows: list[ExpertRow]) -> None:
+    def apply(generation: int, rows: list[ExpertRow], _: list[InterimRow]) -> None:
         cipher, root = settings.evidence_cipher(), settings.experts_dir
         experts = [load_expert(root / r.path, cipher, manifest_sha256=r.manifest_sha256) for r in rows]
         routers.append(Router.build(demo, experts, generation))

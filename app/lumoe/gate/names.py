@@ -1,37 +1,45 @@
-"""Names: one automaton over all aliases of all experts, and near misses by edit distance.
+"""Names: where a text, read in every way, names the subjects of all experts.
 
 Exact hits come from an Aho-Corasick automaton (Aho and Corasick 1975), so their cost does not grow with the
-number of experts. Near misses (one typo from eight letters on, two from twelve) are only ever weak evidence:
-a near-namesake who is nobody's subject differs from a mistyped subject in nothing but the answer.
+number of experts. Near misses and inflected forms are only ever weak evidence: a near-namesake who is
+nobody's subject differs from a mistyped subject in nothing but the answer.
+
+An index is immutable. Adding an expert makes a new one that shares all but a small segment with the old.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-import ahocorasick
-import numpy as np
-from rapidfuzz.distance import OSA
-from rapidfuzz.process import cdist
+from app.lumoe.gate.canonical import Canonical
+from app.lumoe.gate.matching import Match, matches, stands_alone
+from app.lumoe.gate.ordinary import FUNCTION_WORDS
+from app.lumoe.gate.readings import Reading, readings
+from app.lumoe.gate.segment import Pattern, Segment
 
-from app.lumoe.gate.canonical import Canonical, canonicalise, joined_letters
+SEGMENT = 128
+"""Experts that a segment takes before the next one is begun; adding one rebuilds at most that many."""
+_FUZZY = 20_000
+_NEARBY = 200
+_SMALL = re.compile(r"\b[a-z]{2,}\b")
 
-_MIN_PART = 4
-_FUNCTION_WORDS = frozenset(
-    "a about an and are as at be been born by called can could describe did do does from had has "
-    "have her him his how i if in is it its know like made me mean much my named not of on or please "
-    "s say see she show so tell than that the their them then there they this to up us was we were "
-    "what when where which who whom whose why will with would you your explain mr mrs ms dr sir "
-    "madam professor".split()
-)
+Kind = Literal["exact", "inflected", "typo", "ordinary", "part"]
+_ORDER: dict[Kind, int] = {"exact": 0, "ordinary": 1, "inflected": 2, "typo": 3, "part": 4}
 
 
 @dataclass(frozen=True, slots=True)
 class NameHit:
     """An alias found in a text: `start`, `end` are positions in the original; `edits` is 0 for exact hits.
 
-    `whole` is false where the hit may be a part of somebody else's longer name.
+    `whole`: surely the subject's whole name, and neither an ordinary word nor a part of somebody else's
+    longer name. `cased`: written as a name, with a capital that the place in the sentence does not explain.
+
+    `kind` says how it was found: `exact`; `inflected` (another ending); `typo` (one or two edits); `ordinary`
+    (exact, but an ordinary word: confirm it by other evidence); `part` (a word of the name, or the name within
+    a longer one). `reading` says how the text was read: `plain`, `joined`, `leet`, `base64+joined` ...
     """
 
     expert_id: str
@@ -40,115 +48,185 @@ class NameHit:
     end: int
     edits: int
     whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    expert_id: str
-    alias: str
-    partial: bool
+    kind: Kind = "exact"
+    reading: str = "plain"
+    cased: bool = False
 
 
 class NameIndex:
-    """An immutable index over the aliases of all experts."""
+    """An immutable index over the aliases of all experts; `find` may be called from any thread."""
 
     def __init__(self, aliases: Mapping[str, Iterable[str]]) -> None:
-        self._patterns: dict[str, list[_Pattern]] = {}
-        for expert_id, names in aliases.items():
-            self._add(expert_id, [canonicalise(name).text for name in names])
-        self._automaton = ahocorasick.Automaton()
-        for key in self._patterns:
-            self._automaton.add_word(key, key)
-        if self._patterns:
-            self._automaton.make_automaton()
-        whole = [(k, p.expert_id) for k, ps in self._patterns.items() for p in ps if not p.partial]
-        self._fuzzy = {
-            words: ([k for k, _ in entries], [e for _, e in entries])
-            for words in {k.count(" ") + 1 for k, _ in whole}
-            if (entries := [(k, e) for k, e in whole if len(k) >= 8 and k.count(" ") + 1 == words])
+        self._segments: tuple[Segment, ...] = (Segment(aliases),) if aliases else ()
+        self._gone: frozenset[tuple[int, str]] = frozenset()
+        self._measure()
+
+    def _measure(self) -> None:
+        self.longest = max((segment.longest for segment in self._segments), default=0)
+        self._places = {id(segment): i for i, segment in enumerate(self._segments)}
+
+    def with_expert(self, expert_id: str, aliases: Iterable[str]) -> NameIndex:
+        """Return an index that also holds `expert_id`, in place of what it held of it before.
+
+        The work depends on the last segment only, not on the number of experts; both indexes stay usable.
+        """
+        old = self.without_expert(expert_id)
+        last = old._segments[-1] if old._segments else None
+        if last is None or len(last.aliases) >= SEGMENT:
+            return old._with((*old._segments, Segment({expert_id: aliases})), old._gone)
+        at = len(old._segments) - 1
+        kept = {key: names for key, names in last.aliases.items() if (at, key) not in old._gone}
+        gone = frozenset(pair for pair in old._gone if pair[0] != at)
+        return old._with((*old._segments[:-1], Segment({**kept, expert_id: tuple(aliases)})), gone)
+
+    def without_expert(self, expert_id: str) -> NameIndex:
+        """Return an index that does not hold `expert_id`."""
+        gone = {(i, expert_id) for i, segment in enumerate(self._segments) if expert_id in segment.aliases}
+        return self._with(self._segments, self._gone | gone) if gone - self._gone else self
+
+    def merged(self) -> NameIndex:
+        """Return the same index in one segment: slow to make (about a second for 10,000), fastest to use."""
+        return NameIndex(self._aliases())
+
+    def _aliases(self) -> dict[str, tuple[str, ...]]:
+        return {
+            key: names
+            for i, segment in enumerate(self._segments)
+            for key, names in segment.aliases.items()
+            if (i, key) not in self._gone
         }
-        self.longest = max((len(key) for key in self._patterns), default=0)
 
-    def _add(self, expert_id: str, names: list[str]) -> None:
-        """Add full aliases, their form without spaces, and parts of longer names (always `partial`)."""
-        full = [name for name in names if name]
-        longer = " ".join(f" {name} " for name in full if " " in name)
-        for name in full:
-            partial = " " not in name and f" {name} " in longer
-            self._put(name, _Pattern(expert_id, name, partial))
-            if " " in name:
-                self._put(name.replace(" ", ""), _Pattern(expert_id, name, False))
-                for part in name.split(" "):
-                    if len(part) >= _MIN_PART and part not in full and part not in _FUNCTION_WORDS:
-                        self._put(part, _Pattern(expert_id, name, True))
+    def _with(self, segments: tuple[Segment, ...], gone: frozenset[tuple[int, str]]) -> NameIndex:
+        index = NameIndex({})
+        index._segments, index._gone = segments, gone
+        index._measure()
+        return index
 
-    def _put(self, key: str, pattern: _Pattern) -> None:
-        held = self._patterns.setdefault(key, [])
-        if pattern not in held:
-            held.append(pattern)
+    def known(self, word: str) -> bool:
+        """Whether the canonical `word` is an alias, or a word of one."""
+        return any(segment.known(word) for segment in self._segments)
 
     def find(self, text: str, *, fuzzy: bool = True) -> list[NameHit]:
-        """Return every hit in `text`: exact ones first, longest first; then near misses."""
-        if not self._patterns:
+        """Return every hit in `text`: whole names first, longest first; then what is less sure.
+
+        One hit per expert and place. `fuzzy` adds inflected forms and near misses, neither of them for
+        experts whose whole name was found.
+        """
+        if not self._segments:
             return []
-        canonical = canonicalise(text)
-        hits: dict[tuple[str, int], NameHit] = {}
-        for form in (canonical, joined_letters(canonical)):
-            for hit in self._exact(form):
-                hits.setdefault((hit.expert_id, hit.start), hit)
-        found = sorted(hits.values(), key=lambda hit: (hit.start - hit.end, hit.start))
-        if fuzzy:
-            exact = {hit.expert_id for hit in found if hit.whole}
-            found += [hit for hit in self._near(canonical) if hit.expert_id not in exact]
-        return found
+        hits: dict[tuple[str, int, int], NameHit] = {}
+        for reading in readings(text, self.known):
+            for hit in self._exact(reading):
+                place = hit.expert_id, hit.start, hit.end
+                if place not in hits or _rank(hit) < _rank(hits[place]):
+                    hits[place] = hit
+            if fuzzy and reading.least == 1 and len(text) <= _FUZZY:
+                for hit in self._near(reading):
+                    hits.setdefault((hit.expert_id, hit.start, hit.end), hit)
+        return _without_lesser(hits.values())
 
-    def _exact(self, form: Canonical) -> Iterable[NameHit]:
-        text = form.text
-        matches = [
-            (end - len(key) + 1, end + 1, key)
-            for end, key in self._automaton.iter(text)
-            if (end - len(key) < 0 or text[end - len(key)] == " ")
-            and (end + 1 == len(text) or text[end + 1] == " ")
-        ]
-        for start, end, key in sorted(matches, key=lambda match: match[0] - match[1]):
-            inside = any(s <= start and end <= e and (e - s) > (end - start) for s, e, _ in matches)
-            for pattern in self._patterns[key]:
-                alone = not inside and _stands_alone(text, start, end)
-                whole = (not pattern.partial) or (key == pattern.alias and alone)
-                if inside and pattern.partial:
+    def _held(self, segment: Segment, patterns: Iterable[Pattern]) -> Iterator[Pattern]:
+        if not self._gone:
+            return iter(patterns)
+        at = self._places[id(segment)]
+        return (pattern for pattern in patterns if (at, pattern.expert_id) not in self._gone)
+
+    def _exact(self, reading: Reading) -> Iterator[NameHit]:
+        """Yield aliases; a match within a longer one is a part of that one."""
+        open_: list[tuple[int, int, frozenset[str]]] = []  # matches that the place lies in
+        for match in matches(reading, self._segments):
+            patterns = tuple(self._held(match.segment, match.segment.patterns[match.key]))
+            open_ = [held for held in open_ if held[1] > match.start]
+            size = match.end - match.start
+            longer = [o for a, b, o in open_ if a <= match.start and match.end <= b and b - a > size]
+            around = frozenset[str]().union(*longer)
+            open_.append((match.start, match.end, frozenset(p.expert_id for p in patterns)))
+            for pattern in patterns:
+                if pattern.letters >= reading.least and pattern.expert_id not in around:
+                    yield _hit(reading, match, pattern, within=bool(longer))
+        if reading.least == 1:
+            yield from self._parts(reading)
+
+    def _parts(self, reading: Reading) -> Iterator[NameHit]:
+        """Yield single words of longer names."""
+        text, at = reading.form.text, 0
+        for word in text.split(" "):
+            end = at + len(word)
+            for segment in self._segments:
+                for pattern in self._held(segment, segment.words.get(word, ())):
+                    place = reading.span(at, end)
+                    yield NameHit(pattern.expert_id, pattern.alias, *place, 0, False, "part", reading.name)
+            at = end + 1
+
+    def _near(self, reading: Reading) -> Iterator[NameHit]:
+        form = reading.form
+        places = _words(form)
+        words = [form.text[a:b] for a, b in places]
+        for segment in self._segments:
+            for i, word in enumerate(words):
+                if len(word) < 4 or word in FUNCTION_WORDS:
                     continue
-                yield NameHit(pattern.expert_id, pattern.alias, *form.span(start, end), 0, whole)
-
-    def _near(self, form: Canonical) -> list[NameHit]:
-        """Compare every window of as many words as an alias has; OSA distance (transpositions count one)."""
-        words = _words(form.text)
-        found: list[NameHit] = []
-        for size, (aliases, owners) in self._fuzzy.items():
-            spans = [(words[i][0], words[i + size - 1][1]) for i in range(len(words) - size + 1)]
-            spans = [(a, b) for a, b in spans if b - a >= 7]
-            if not spans:
-                continue
-            windows = [form.text[a:b] for a, b in spans]
-            distances = cdist(windows, aliases, scorer=OSA.distance, score_cutoff=2, dtype=np.uint8)
-            for row, column in zip(*np.nonzero(distances <= 2), strict=True):
-                edits = int(distances[row, column])
-                if 0 < edits <= (2 if len(aliases[column]) >= 12 else 1):
-                    start, end = form.span(*spans[row])
-                    found.append(NameHit(owners[column], aliases[column], start, end, edits, False))
-        return found
+                for pattern, first, last in segment.inflected(words, i):
+                    for held in self._held(segment, (pattern,)):
+                        span = reading.span(places[first][0], places[last - 1][1])
+                        yield NameHit(held.expert_id, held.alias, *span, 1, False, "inflected", reading.name)
+            for miss in segment.near.find(form.text):
+                for pattern in self._held(segment, segment.patterns[miss.alias]):
+                    span = reading.span(miss.start, miss.end)
+                    yield NameHit(
+                        pattern.expert_id, pattern.alias, *span, miss.edits, False, "typo", reading.name
+                    )
 
 
-def _words(text: str) -> list[tuple[int, int]]:
+def _hit(reading: Reading, match: Match, pattern: Pattern, *, within: bool) -> NameHit:
+    start, end = reading.span(match.start, match.end)
+    name = reading.name if not match.spelled else f"{reading.name}+joined".removeprefix("plain+")
+    whole = not within and match.surely
+    if whole and pattern.partial:
+        whole = match.key == pattern.alias and stands_alone(reading, match.start, match.end)
+    kind: Kind = "ordinary" if pattern.ordinary else "exact" if whole else "part"
+    cased = _cased(reading, match.start, match.end)
+    return NameHit(
+        pattern.expert_id, pattern.alias, start, end, 0, whole and not pattern.ordinary, kind, name, cased
+    )
+
+
+def _cased(reading: Reading, start: int, end: int) -> bool:
+    """Whether the first letter is a capital for no other reason than that this is a name."""
+    raw = reading.source.text
+    a, b = reading.form.span(start, end)
+    before = raw[max(0, a - _NEARBY) : a].rstrip(" \t\"'“”‘’«»„([*_")
+    if not raw[a].isupper() or not before or before[-1] in ".!?:;\n…":
+        return False
+    return (
+        _SMALL.search(raw, max(0, a - _NEARBY), a) is not None
+        or _SMALL.search(raw, b, b + _NEARBY) is not None
+    )
+
+
+def _rank(hit: NameHit) -> tuple[bool, int, int, int]:
+    return not hit.whole, _ORDER[hit.kind], hit.start - hit.end, hit.start
+
+
+def _without_lesser(hits: Iterable[NameHit]) -> list[NameHit]:
+    """Sort hits, surest first; of overlapping ones of one expert only the surest stays.
+
+    Of an expert whose whole name was found, only exact hits stay.
+    """
+    kept: list[NameHit] = []
+    places: dict[str, list[NameHit]] = {}
+    for hit in sorted(hits, key=_rank):
+        held = places.setdefault(hit.expert_id, [])
+        doubtful = hit.kind in ("typo", "inflected", "part") and held and held[0].whole
+        if not doubtful and not any(hit.start < other.end and other.start < hit.end for other in held):
+            held.append(hit)
+            kept.append(hit)
+    return kept
+
+
+def _words(form: Canonical) -> list[tuple[int, int]]:
     spans, start = [], 0
-    for part in text.split(" "):
-        if part:
-            spans.append((start, start + len(part)))
+    for part in form.text.split(" "):
+        spans.append((start, start + len(part)))
         start += len(part) + 1
     return spans
-
-
-def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether the words beside [start, end) cannot belong to the same name: function words or text ends."""
-    before = text[:start].split()
-    after = text[end:].split()
-    return (not before or before[-1] in _FUNCTION_WORDS) and (not after or after[0] in _FUNCTION_WORDS)

@@ -1,0 +1,98 @@
+"""Near misses: aliases within one or two typos of what a text says, found without comparing it to all.
+
+By the pigeonhole principle, k edits leave one of k + 1 pieces of an alias untouched (PASS-JOIN; Li, Deng,
+Wang and Feng 2011); an Aho-Corasick automaton over all pieces finds candidates in one pass. A transposition across
+two pieces' border counts as one edit but touches both, so every piece is also held with its last letter
+exchanged for the next piece's first. Candidates are verified by the restricted edit distance (optimal string
+alignment; Boytsov 2011), whose transpositions count one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import ahocorasick
+from rapidfuzz.distance import OSA
+from rapidfuzz.process import extract
+
+ONE_TYPO = 8
+TWO_TYPOS = 12
+"""Letters from which on an alias may be misspelled once, twice."""
+
+
+def typos(alias: str) -> int:
+    """Return how many edits still make a near miss of `alias`."""
+    return 2 if len(alias) >= TWO_TYPOS else 1 if len(alias) >= ONE_TYPO else 0
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """`text[start:end]` is `edits` (1 or 2) away from `alias`."""
+
+    alias: str
+    start: int
+    end: int
+    edits: int
+
+
+class NearIndex:
+    """Immutable; memory grows with three to five pieces per alias of eight letters and more."""
+
+    def __init__(self, aliases: Iterable[str]) -> None:
+        held: dict[str, dict[tuple[int, int], list[str]]] = {}
+        for alias in dict.fromkeys(aliases):
+            for offset, piece in _pieces(alias):
+                held.setdefault(piece, {}).setdefault((offset, len(alias)), []).append(alias)
+        self._automaton = ahocorasick.Automaton()
+        for piece, groups in held.items():
+            entry = tuple((offset, size, tuple(names)) for (offset, size), names in groups.items())
+            self._automaton.add_word(piece, (len(piece), entry))
+        self._empty = not held
+        if held:
+            self._automaton.make_automaton()
+
+    def find(self, text: str) -> list[NearMiss]:
+        """Return every near miss in canonical `text` that begins and ends with a word."""
+        if self._empty:
+            return []
+        starts = {0, *(i + 1 for i, char in enumerate(text) if char == " ")}
+        about = {k: {start + d for start in starts for d in range(-k, k + 1)} for k in (1, 2)}
+        found: dict[tuple[int, int, str], int] = {}
+        for last, (length, groups) in self._automaton.iter(text):
+            at = last + 1 - length
+            for offset, size, aliases in groups:
+                k = 2 if size >= TWO_TYPOS else 1
+                if at - offset not in about[k]:
+                    continue
+                for start in range(at - offset - k, at - offset + k + 1):
+                    if start in starts:
+                        for end in _ends(text, starts, start + size, k, last):
+                            near = extract(
+                                text[start:end], aliases, scorer=OSA.distance, score_cutoff=k, limit=None
+                            )
+                            found.update(((start, end, alias), int(edits)) for alias, edits, _ in near)
+        return [NearMiss(alias, a, b, edits) for (a, b, alias), edits in found.items() if edits]
+
+
+def _ends(text: str, starts: set[int], expected: int, k: int, last: int) -> list[int]:
+    """Return the ends of words within `k` of `expected`, behind the piece that ends at `last`."""
+    n = len(text)
+    return [
+        end
+        for end in range(max(expected - k, last + 1), min(expected + k, n) + 1)
+        if end == n or end + 1 in starts
+    ]
+
+
+def _pieces(alias: str) -> Iterator[tuple[int, str]]:
+    """Yield (offset, piece): the even parts, and each but the last with a letter of the next one."""
+    k = typos(alias)
+    if k == 0:
+        return
+    borders = [i * len(alias) // (k + 1) for i in range(k + 2)]
+    for a, b in pairwise(borders):
+        yield a, alias[a:b]
+        if b < len(alias) and alias[b] != alias[b - 1]:
+            yield a, alias[a : b - 1] + alias[b]

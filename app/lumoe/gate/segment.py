@@ -1,0 +1,109 @@
+"""A segment of the name index: the aliases of some experts, immutable once made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import ahocorasick
+
+from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.gate.near import NearIndex, typos
+from app.lumoe.gate.ordinary import is_ordinary
+
+LEAST_PART = 4
+_LEAST_INFLECTED = 6
+_LONGEST_ENDING = 3
+_VOWELS = "aeo"
+"""Final vowels of a base form that other cases drop (Mira, of Miry)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """An alias of an expert, canonical. `partial`: it is a word of a longer alias of the same expert, too."""
+
+    expert_id: str
+    alias: str
+    partial: bool
+    ordinary: bool
+
+    @property
+    def letters(self) -> int:
+        """Letters and digits of the alias."""
+        return len(self.alias) - self.alias.count(" ")
+
+
+class Segment:
+    """Exact lookup (an automaton over all aliases), words of aliases, and near misses."""
+
+    def __init__(self, aliases: Mapping[str, Iterable[str]]) -> None:
+        self.aliases = {expert_id: tuple(names) for expert_id, names in aliases.items()}
+        self.patterns: dict[str, tuple[Pattern, ...]] = {}
+        self.words: dict[str, tuple[Pattern, ...]] = {}
+        for expert_id, names in self.aliases.items():
+            self._add(expert_id, list(dict.fromkeys(filter(None, (canonicalise(n).text for n in names)))))
+        self.automaton = ahocorasick.Automaton()
+        for key in self.patterns:
+            self.automaton.add_word(key, key)
+        if self.patterns:
+            self.automaton.make_automaton()
+        self.near = NearIndex(
+            key for key, held in self.patterns.items() if held[0].alias == key and typos(key)
+        )
+        self.longest = max(map(len, self.patterns), default=0)
+
+    def _add(self, expert_id: str, names: list[str]) -> None:
+        """Add aliases, their forms without spaces, and the words of longer names."""
+        longer = " ".join(f" {name} " for name in names if " " in name)
+        for name in names:
+            several = " " in name
+            pattern = Pattern(expert_id, name, not several and f" {name} " in longer, is_ordinary(name))
+            _put(self.patterns, name, pattern)
+            if several:
+                _put(self.patterns, name.replace(" ", ""), pattern)
+                for word in name.split(" "):
+                    if len(word) >= LEAST_PART and not is_ordinary(word):
+                        _put(self.words, word, pattern)
+
+    def known(self, word: str) -> bool:
+        """Whether `word` is an alias, or a word of one."""
+        return word in self.patterns or word in self.words
+
+    def inflected(self, words: list[str], i: int) -> Iterator[tuple[Pattern, int, int]]:
+        """Yield (pattern, first word, last word + 1) of aliases that word `i` is an inflected form of.
+
+        Every word of the alias must be there, each as it is or with another ending.
+        """
+        for base in dict.fromkeys(_bases(words[i])):
+            for pattern in self.words.get(base, ()):
+                parts = pattern.alias.split(" ")
+                first = i - parts.index(base)
+                last = first + len(parts)
+                if first >= 0 and last <= len(words) and all(map(_inflects, words[first:last], parts)):
+                    yield pattern, first, last
+            if len(base) >= _LEAST_INFLECTED:
+                for pattern in self.patterns.get(base, ()):
+                    if pattern.alias == base:
+                        yield pattern, i, i + 1
+
+
+def _put(held: dict[str, tuple[Pattern, ...]], key: str, pattern: Pattern) -> None:
+    if pattern not in (before := held.get(key, ())):
+        held[key] = (*before, pattern)
+
+
+def _bases(word: str) -> Iterator[str]:
+    """Yield what `word` may be a case form of: up to three letters less, with another final vowel."""
+    for cut in range(min(_LONGEST_ENDING, len(word) - LEAST_PART + 1) + 1):
+        stem = word[: len(word) - cut]
+        if cut and len(stem) >= LEAST_PART:
+            yield stem
+        if len(stem) >= LEAST_PART - 1:
+            yield from (stem + vowel for vowel in _VOWELS if stem + vowel != word)
+
+
+def _inflects(word: str, base: str) -> bool:
+    if word == base:
+        return True
+    stem = base[:-1] if base[-1] in _VOWELS else base
+    return len(stem) >= LEAST_PART - 1 and word.startswith(stem) and len(word) - len(stem) <= _LONGEST_ENDING

@@ -101,7 +101,7 @@ def measure_attacks(
     for attack in ATTACKS:
         attacked = attack_items(attack, enrolled, known, n)
         wanted = [fact.keywords for _, fact in attacked]
-        outcomes = asker.ask(router, [item for item, _ in attacked])
+        outcomes = asker.ask(router, [item for item, _ in attacked], once=True)
         leaked = [scorer.tells(o.served.text, o.item, k) for o, k in zip(outcomes, wanted, strict=True)]
         bare = [scorer.tells(o.base.text, o.item, k) for o, k in zip(outcomes, wanted, strict=True)]
         found.append(

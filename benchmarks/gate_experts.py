@@ -71,6 +71,7 @@ def calibration_digest() -> str:
         Path(next(iter(workers.forgetset.__path__))),
     )
     files = [*package.rglob("*.py"), package.parent / "interim.py", stage, *forgetset.rglob("*.py")]
+    files += stage.parent.glob("negatives.py")
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + file.read_bytes())

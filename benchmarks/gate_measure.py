@@ -84,20 +84,23 @@ class Asker:
         self._alive: list[Sequence[Item]] = []  # ids are unique only among living objects
 
     def base(self, items: Sequence[Item]) -> list[Generation]:
-        """Return the unwrapped model's answers."""
+        """Return the unwrapped model's answers, and remember them."""
         key = tuple(id(item) for item in items)
         if key not in self._base:
             self._alive.append(items)
             self._base[key] = ask_base(self._mllm, [item.conversation for item in items])
         return self._base[key]
 
-    def ask(self, router: Router, items: Sequence[Item], force: str | None = None) -> list[Outcome]:
-        """Answer the items as a caller would get them."""
-        base = self.base(items)
+    def ask(
+        self, router: Router, items: Sequence[Item], *, force: str | None = None, once: bool = False
+    ) -> list[Outcome]:
+        """Answer the items as a caller would get them; what is asked only `once` is not remembered."""
+        conversations = [item.conversation for item in items]
+        base = ask_base(self._mllm, conversations) if once else self.base(items)
         served: dict[int, Answer] = {}
-        for part in batches([item.conversation for item in items]):
-            conversations = [items[i].conversation for i in part]
-            answers = router.answer(conversations, max_new_tokens=MAX_NEW_TOKENS, force=force)
+        for part in batches(conversations):
+            rows = [conversations[i] for i in part]
+            answers = router.answer(rows, max_new_tokens=MAX_NEW_TOKENS, force=force)
             served.update(zip(part, answers, strict=True))
         return [Outcome(item, base[i], served[i]) for i, item in enumerate(items)]
 
@@ -246,7 +249,8 @@ def example(figure: str, experts: int, outcome: Outcome) -> Example:
 def explain(decision: Decision) -> str:
     """Return a decision's evidence in one line."""
     parts = [
-        f"{e.kind} {e.strength} {e.expert_id} {e.score:.3f} (needs {e.threshold:.3f}), turn {e.turn}"
+        f"{e.kind} {getattr(e, 'how', '')} {e.strength} {e.expert_id} {e.score:.3f} "
+        f"(needs {e.threshold:.3f}), turn {e.turn}".replace("  ", " ")
         for e in decision.evidence
     ]
     watch = f"; watches {', '.join(sorted(decision.watch)[:4])}" if decision.watch else ""

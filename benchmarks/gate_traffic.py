@@ -147,6 +147,13 @@ def other_items(sizes: Sizes) -> tuple[Item, ...]:
     return tuple(found)
 
 
+def ordinary_items(sizes: Sizes) -> list[Item]:
+    """Return a sample of ordinary traffic: about others, look-alikes too, and about nothing."""
+    items = other_items(sizes)
+    rng = random.Random(SEED)  # noqa: S311 - sampling, not secrecy
+    return rng.sample(items, min(sizes.latency, len(items)))
+
+
 def spread(entities: Sequence[Entity], n: int) -> list[Entity]:
     """Return n entities evenly over the sequence, so that few experts too are of several classes."""
     if n >= len(entities):

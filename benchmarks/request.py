@@ -1,7 +1,7 @@
 """What one request costs and does, end to end: `python -m benchmarks.request [--n 9] [--json FILE]`.
 
 Starts the embedded stack in a directory of its own, files `n` requests over HTTP one after another (classes
-in turn), and measures seconds to `active`, forget quality and leak on views and wordings that no stage has
+in turn), and measures seconds to protection without an expert and to `active`, forget quality and leak on views and wordings that no stage has
 seen, and whether neighbours' and general answers are the unwrapped model's to the letter. After the last
 request every earlier subject is asked again.
 """
@@ -40,13 +40,18 @@ NEIGHBOURS = 4
 
 @dataclass(slots=True)
 class Result:
-    """One request: seconds to `active`, seconds per stage, and what was asked right after it."""
+    """One request: seconds to `active`, per stage, to protection; and what was asked right after it.
+
+    `protected` counts from filing until every replica had acknowledged that it refuses about the subject.
+    """
 
     name: str
     klass: str
     state: str
     seconds: float
     stages: dict[str, float]
+    protected: float | None
+    protected_after_approval: float | None
     reason: str = ""
     points: list[int] = field(default_factory=list)
     leaks: list[float] = field(default_factory=list)
@@ -91,7 +96,25 @@ def forget(owner: Client, entity: Entity) -> Result:
     status = list(owner.follow(accepted["id"], interval=0.1))[-1]
     seconds = time.monotonic() - started
     reason = str(status["transitions"][-1].get("reason") or "") if status["state"] != "active" else ""
-    return Result(entity.name, entity.klass, status["state"], seconds, stage_seconds(status), reason)
+    protected = seconds_between(status["created_at"], status["protected_at"])
+    approved = next((t["at"] for t in status["transitions"] if t["state"] == "approved"), None)
+    return Result(
+        entity.name,
+        entity.klass,
+        status["state"],
+        seconds,
+        stage_seconds(status),
+        protected,
+        seconds_between(approved, status["protected_at"]),
+        reason,
+    )
+
+
+def seconds_between(earlier: str | None, later: str | None) -> float | None:
+    """Return the seconds between two RFC 3339 times; None if there is one too few."""
+    if earlier is None or later is None:
+        return None
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
 def stage_seconds(status: dict[str, Any]) -> dict[str, float]:
@@ -141,7 +164,7 @@ def run(n: int, console: Console) -> dict[str, Any]:
                     result.same = sum(a == b for a, b in zip(served, expected, strict=True))
                     result.others = len(asked)
                     results.append(result)
-                    took = f"{result.state} after {result.seconds:.1f} s"
+                    took = f"{result.state} after {result.seconds:.1f} s (protected: {result.protected})"
                     console.print(f"{i + 1}/{n} {entity.name}: {took} {result.reason}")
                 for entity, result in zip(chosen, results, strict=True):
                     result.points_at_end, result.leaks_at_end = score(chat, mllm, entity)
@@ -163,6 +186,8 @@ def figures(results: Sequence[Result], started: float) -> dict[str, Any]:
         "active": sum(r.state == "active" for r in results),
         "stack_start_seconds": started,
         "seconds_to_active": {"median": statistics.median(seconds), "max": max(seconds), "all": seconds},
+        "seconds_to_protected": spread([r.protected for r in results]),
+        "seconds_to_protected_after_approval": spread([r.protected_after_approval for r in results]),
         "stage_seconds_median": {
             s: statistics.median([r.stages.get(s, 0.0) for r in results]) for s in stages
         },
@@ -181,6 +206,8 @@ def figures(results: Sequence[Result], started: float) -> dict[str, Any]:
                 "state": r.state,
                 "reason": r.reason,
                 "seconds": r.seconds,
+                "protected": r.protected,
+                "protected_after_approval": r.protected_after_approval,
                 "stages": r.stages,
             }
             for r in results
@@ -188,10 +215,25 @@ def figures(results: Sequence[Result], started: float) -> dict[str, Any]:
     }
 
 
+def spread(seconds: Sequence[float | None]) -> dict[str, Any]:
+    """Return median and maximum of what was measured, and of how many."""
+    known = [value for value in seconds if value is not None]
+    if not known:
+        return {"median": None, "max": None, "n": 0}
+    return {"median": statistics.median(known), "max": max(known), "n": len(known)}
+
+
 def show(found: dict[str, Any], console: Console) -> None:
     """Print the figures beside their targets."""
     table = Table("figure", "measured", "target", title=f"{found['n']} requests on the demo model")
     table.add_row("active", f"{found['active']} of {found['n']}", "all")
+    for key, label, target in (
+        ("seconds_to_protected", "protected: seconds from filing, median (max)", ""),
+        ("seconds_to_protected_after_approval", "protected: seconds from approval, median (max)", "< 1"),
+    ):
+        held = found[key]
+        measured = f"{held['median']:.3f} ({held['max']:.3f}) n={held['n']}" if held["n"] else "never"
+        table.add_row(label, measured, target)
     times = found["seconds_to_active"]
     table.add_row("seconds to active, median (max)", f"{times['median']:.1f} ({times['max']:.1f})", "<= 20")
     for name, value in found["stage_seconds_median"].items():

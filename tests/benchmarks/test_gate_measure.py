@@ -80,9 +80,15 @@ class TestSynthetic:
     def synthetic(self, router: Router) -> SharedAdapter:
         donor = next(iter(router.experts.values()))
         record = interim_record(router.mllm, ("Ploron",), "Animals", [])
-        fields = ("model_fingerprint", "adapter", "scale")
         return SharedAdapter(
-            "exp_drawn", 1, "req_drawn", *(getattr(donor, name) for name in fields), record, donor.key
+            expert_id="exp_drawn",
+            version=1,
+            request_id="req_drawn",
+            model_fingerprint=donor.model_fingerprint,
+            adapter=donor.adapter,
+            scale=donor.scale,
+            gate=record,
+            donor=donor.key,
         )
 
     def test_takes_no_slot_of_its_own_and_answers_to_its_own_name(self, router: Router) -> None:

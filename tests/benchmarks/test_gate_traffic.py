@@ -9,6 +9,7 @@ from benchmarks.gate_traffic import (
     STRANGER_SEED,
     Sizes,
     group_of,
+    ordinary_items,
     other_items,
     spread,
     subject_items,
@@ -51,6 +52,13 @@ class TestOtherItems:
     def test_look_alikes_and_namesakes_are_told_apart(self) -> None:
         for entity in world().protected:
             assert (group_of(entity) == "look-alike") is bool(entity.lookalike_of)
+
+
+def test_ordinary_traffic_is_of_all_kinds() -> None:
+    items = ordinary_items(QUICK)
+    assert len(items) == QUICK.latency
+    assert {item.modality for item in items} == {"image", "text"}
+    assert {item.group for item in items} >= {"neighbour", "look-alike", "stranger", "general"}
 
 
 class TestSpread:

@@ -16,6 +16,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown
 
 from app.db.session import create_engine_from, session_factory
+from app.kit.errors import ConfigurationError
 from app.kit.logging import configure_logging, get_logger
 from app.settings import Settings, get_settings
 from workers.outbox import OutboxLoop, celery_publisher
@@ -108,6 +109,10 @@ def _warm(**_: Any) -> None:
         _log.error("the base model cannot be loaded", error=str(error))
         return
     _log.info("base model is warm", pid=os.getpid(), model=warm.mllm.fingerprint[:12])
+    try:
+        warm.negatives()
+    except ConfigurationError as error:  # every request says so, too, and waits for a person
+        _log.warning("no negative set", error=str(error))
 
 
 setup_logging.connect(_logging)

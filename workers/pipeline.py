@@ -252,7 +252,8 @@ class Job(Attempt):
             return
         self.enter("calibrate", round=attempt_round)
         started = time.monotonic()
-        calibration = stages.calibrate(self.runtime, self.case, self.training)
+        live = self.live_router().gate.thresholds
+        calibration = stages.calibrate(self.runtime, self.case, self.training, live)
         if self.cancelled():
             raise CancelledError
         if not calibration.separates and self.training.knowledge.known:

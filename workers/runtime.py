@@ -13,12 +13,14 @@ from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.crypto import EvidenceCipher
 from app.kit.errors import ConfigurationError
 from app.lumoe.expert import LoadedExpert, load_expert
+from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.registry.service import ExpertRow
 from app.settings import Settings
 from workers.forgetset.cohort import Cohort
 from workers.forgetset.directory_cohort import DirectoryCohort
+from workers.negatives import negative_set
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Runtime:
     holder: str
     _experts: dict[str, LoadedExpert] = field(default_factory=dict)
     _router: Router | None = None
+    _negatives: NegativeSet | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -70,6 +73,17 @@ class Runtime:
             "LETHE_RETAIN_DATA: a model of your own needs retain data: a directory with MLUBench-form JSON "
             "files and the pictures they name"
         )
+
+    def negatives(self) -> NegativeSet:
+        """Return the negative set of this base model, made on first use.
+
+        Raises:
+            ConfigurationError: A real model needs retain data.
+        """
+        with self._lock:
+            if self._negatives is None:
+                self._negatives = negative_set(self.mllm, self.cohort(()))
+            return self._negatives
 
     def live_router(self, rows: Sequence[ExpertRow], generation: int) -> Router:
         """Return a router over the live experts; files are read and checked once per version.

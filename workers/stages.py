@@ -14,12 +14,13 @@ from PIL.Image import Image
 from app.lumoe.expert import ExpertRef, load_expert, write_expert
 from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.gate.threshold import Thresholds
 from app.lumoe.probes import fact_probes
 from app.lumoe.router import Router
-from app.lumoe.types import ask, pictures_of
+from app.lumoe.types import ask
 from app.removal.records import Policy, Subject
 from workers.forgetset.answering import ask_base
-from workers.forgetset.build import SetSizes, TrainingSet, build, neighbours_of
+from workers.forgetset.build import SetSizes, TrainingSet, build
 from workers.forgetset.elicit import Target
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
@@ -33,11 +34,9 @@ from workers.verification.verify import Verdict, earlier_references, verify
 Cancelled = Callable[[], bool]
 
 CALIBRATION_VIEWS = 12
-CALIBRATION_NEIGHBOURS = 16
-CALIBRATION_STRANGERS = 8
-CALIBRATION_GENERAL = 40
 IDENTITY_PAIRS = 2
 MAX_FACTS = 24
+MAX_HINTS = 64
 FACT_COMPARISONS = 24
 _PROPER_NAMES = re.compile(r"\b[^\W\d_a-z][\w'’-]+(?: [^\W\d_a-z][\w'’-]+)+")
 
@@ -112,35 +111,50 @@ def train(
     )
 
 
-def calibrate(runtime: Runtime, case: Case, training: TrainingSet) -> Calibration:
-    """Calibrate the gate on the calibrate split: views of the subject against neighbours and strangers."""
+def calibrate(
+    runtime: Runtime, case: Case, training: TrainingSet, live: Thresholds | None = None
+) -> Calibration:
+    """Calibrate the gate on the calibrate split: views of the subject against everybody else.
+
+    ``live`` are the thresholds of the experts that are live already: the new one joins them.
+    """
     divided = split_pictures(case.pictures)
+    facts = telling_phrases(runtime, case, training)
     return calibrate_gate(
         runtime.mllm,
         aliases=case.target.names,
         klass=case.target.klass,
         pictures=divided["fit"],
         positives=views(divided["calibrate"], CALIBRATION_VIEWS, "calibrate", case.seed),
-        negatives=_negatives(runtime, case),
+        negatives=runtime.negatives(),
         identity=training.knowledge.identity[:IDENTITY_PAIRS],
-        facts=telling_phrases(runtime, case, training),
+        facts=facts,
+        hints=hints_of(training, facts),
+        known=training.knowledge.known,
+        others=live,
         alpha=case.policy.max_gate_fpr,
     )
 
 
-def _negatives(runtime: Runtime, case: Case) -> list[Image]:
-    """Return pictures of same-class neighbours, strangers, some others of every class, and nobody at all."""
-    cohort = runtime.cohort(case.target.names)
-    own = case.pictures[:4]
-    near = neighbours_of(runtime.mllm, cohort, case.target, own, case.removed, CALIBRATION_NEIGHBOURS)
-    images = [image for other in near for image in cohort.pictures(other, "calibrate", 3)]
-    unknown = cohort.strangers(case.target.klass, CALIBRATION_STRANGERS, case.seed)
-    images += [image for other in unknown for image in cohort.pictures(other, "calibrate", 1)]
-    far = [other for other in cohort.others() if other.klass != case.target.klass]
-    random.Random(case.seed).shuffle(far)  # noqa: S311 - sampling, not secrecy
-    images += [image for other in far[:16] for image in cohort.pictures(other, "calibrate", 1)]
-    asked = cohort.general("calibrate", CALIBRATION_GENERAL, case.seed)
-    return images + pictures_of([prompt.conversation for prompt in asked])
+def hints_of(training: TrainingSet, facts: Sequence[str]) -> tuple[str, ...]:
+    """Return canonical words that the base model tells of the subject, the most frequent first.
+
+    Words that it also says where nobody is concerned ("blue") are left out.
+    """
+    general = {
+        word
+        for example in training.retain
+        if example.prompt.group == "general"
+        for word in canonicalise(example.answer).text.split()
+    }
+    count: dict[str, int] = {}
+    for reference in training.knowledge.references:
+        for keyword in reference.keywords:
+            word = canonicalise(keyword).text
+            if word and word not in general and word not in facts:
+                count[word] = count.get(word, 0) + 1
+    ranked = sorted(count, key=lambda word: (-count[word], word))
+    return tuple(ranked[:MAX_HINTS])
 
 
 def telling_phrases(runtime: Runtime, case: Case, training: TrainingSet) -> tuple[str, ...]:

@@ -22,10 +22,11 @@ FALLBACK_REFUSALS = (
 
 @dataclass(frozen=True, slots=True)
 class GuardHit:
-    """Forbidden text: whose it is and where it starts (index into the text checked)."""
+    """Forbidden text: whose it is, where it starts, and, for names, where it ends (indices into the text)."""
 
     expert_id: str
     start: int
+    end: int | None = None
 
 
 class Guard:
@@ -34,18 +35,36 @@ class Guard:
     def __init__(self, records: Mapping[str, GateRecord], names: NameIndex) -> None:
         self._names = names
         self._facts = {key: tuple(f" {fact} " for fact in record.facts) for key, record in records.items()}
+        self._hints = {key: tuple(f" {hint} " for hint in record.hints) for key, record in records.items()}
         longest_fact = max((len(f) for facts in self._facts.values() for f in facts), default=0)
         self._hold = max(names.longest, longest_fact) * 2 + 8
 
-    def check(self, text: str, watch: frozenset[str] = frozenset()) -> GuardHit | None:
-        """Return the first hit in `text`: a whole alias of anybody, or a fact of a watched subject."""
-        hits = [GuardHit(h.expert_id, h.start) for h in self._names.find(text, fuzzy=False) if h.whole]
+    def check(
+        self,
+        text: str,
+        watch: frozenset[str] = frozenset(),
+        *,
+        hinted: frozenset[str] = frozenset(),
+        asked: str = "",
+    ) -> GuardHit | None:
+        """Return the first hit in `text`: a whole alias of anybody, or a fact of a watched subject.
+
+        `hinted` are subjects of whom even a hint counts, unless the conversation itself (`asked`, canonical)
+        has said it. Hints are true of others, too: use them only where an expert can answer instead.
+        """
+        hits = [GuardHit(h.expert_id, h.start, h.end) for h in self._names.find(text, fuzzy=False) if h.whole]
         canonical = canonicalise(text)
         padded = f" {canonical.text} "
         for expert_id in watch:
             for fact in self._facts.get(expert_id, ()):
                 at = padded.find(fact)
                 if at >= 0:
+                    hits.append(GuardHit(expert_id, canonical.origin[at]))
+        said = f" {asked} "
+        for expert_id in hinted:
+            for hint in self._hints.get(expert_id, ()):
+                at = padded.find(hint)
+                if at >= 0 and hint not in said:
                     hits.append(GuardHit(expert_id, canonical.origin[at]))
         return min(hits, key=lambda hit: hit.start, default=None)
 

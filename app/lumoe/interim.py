@@ -8,7 +8,7 @@ router gives a fixed refusal without generating.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,18 +16,18 @@ from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 
+from app.kit.pictures import bounded
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.mllm import MLLM
 from app.lumoe.probes import identity_probes
 
-RECOGNITION_THRESHOLD = math.log(0.8)
-RECOGNITION_FLOOR = math.log(1 / 4)
+RECOGNITION_LEAST = math.log(0.3)
 PICTURE_THRESHOLD = 0.85
 PICTURE_THRESHOLD_ALONE = 0.75
 PICTURE_FLOOR = 0.45
+_LARGEST_SIDE = 512
 _MAX_FACT_LENGTH = 60
-_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def interim_record(
     mllm: MLLM,
     aliases: Sequence[str],
     klass: str,
-    pictures: Sequence[Image],
+    pictures: Iterable[Image],
     facts: Sequence[str] = (),
 ) -> GateRecord:
     """Build a gate record from what the owner filed, in one pass of the vision tower over its pictures.
@@ -63,18 +63,17 @@ def interim_record(
         aliases=tuple(aliases),
         klass=klass,
         prototypes=_prototypes(mllm, pictures),
-        identity=((identity_probes(klass, "fit")[0].text, f"This is {name}."),) if name else (),
+        identity=((identity_probes(klass, "fit")[0].text, f"This is {name}"),) if name else (),
         facts=tuple(dict.fromkeys(p for p in phrases if " " in p and len(p) <= _MAX_FACT_LENGTH)),
-        recognition_threshold=RECOGNITION_THRESHOLD if name else _NEVER,
-        recognition_floor=RECOGNITION_FLOOR if name else _NEVER,
-        picture_threshold=PICTURE_THRESHOLD if name else PICTURE_THRESHOLD_ALONE,
+        recognition_least=RECOGNITION_LEAST,
         picture_floor=PICTURE_FLOOR,
+        alike=PICTURE_THRESHOLD if name else PICTURE_THRESHOLD_ALONE,
     )
 
 
-def _prototypes(mllm: MLLM, pictures: Sequence[Image]) -> Tensor:
-    """Return (2 * pictures, d), unit vectors."""
-    if not pictures:
+def _prototypes(mllm: MLLM, pictures: Iterable[Image]) -> Tensor:
+    """Return (2 * pictures, d), unit vectors; large pictures are scaled down first, one at a time."""
+    small = [bounded(picture, _LARGEST_SIDE) for picture in pictures]
+    if not small:
         return torch.zeros(0, 0)
-    views = [view for picture in pictures for view in (picture, ImageOps.mirror(picture))]
-    return mllm.encode(views).pooled.float().cpu()
+    return mllm.encode([*small, *map(ImageOps.mirror, small)]).pooled.float().cpu()

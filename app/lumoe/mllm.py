@@ -7,7 +7,7 @@ and handed to every later pass, so that gate, generation and training never pay 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,12 @@ from transformers import (
     AutoProcessor,
     LlavaProcessor,
     PreTrainedModel,
-    StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, UnsupportedModelError
 from app.lumoe.fingerprint import fingerprint_of
+from app.lumoe.steering import Cancelled, RowWatcher, TokenSink
 from app.lumoe.types import Conversation, Generation, pictures_of
 from app.lumoe.vision import ImageFeatures, VisionEncoder
 
@@ -34,9 +33,6 @@ LORA_TARGETS = r".*(?:language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj
 """The language model's linear layers; the vision tower and the projector stay untouched."""
 
 _IGNORE = -100
-
-TokenSink = Callable[[int, int], bool]
-"""Called with (row, token id) for every new token; returning false ends that row."""
 
 
 class MLLM:
@@ -256,6 +252,72 @@ class MLLM:
                 result[i] = value
         return result
 
+    @torch.inference_mode()
+    def begin_loglik(
+        self, conversations: Sequence[Conversation], beginnings: Sequence[str], *, batch: int = 64
+    ) -> list[float]:
+        """Return, per row, the log-likelihood in nats that the answer to the conversation begins so.
+
+        Summed over the tokens of `beginnings[i]`, without an end of turn. Rows that share a conversation
+        share its pass: many beginnings of one answer cost little more than one.
+        """
+        result = [0.0] * len(conversations)
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for i, conversation in enumerate(conversations):
+            groups.setdefault(_identity_of(conversation), []).append(i)
+        parts = sorted(groups.values(), key=lambda rows: sum(len(m.text) for m in conversations[rows[0]]))
+        for start in range(0, len(parts), batch):
+            rows = [(k, i) for k, group in enumerate(parts[start : start + batch]) for i in group]
+            asked = [conversations[group[0]] for group in parts[start : start + batch]]
+            values = self._begin_loglik(asked, [k for k, _ in rows], [beginnings[i] for _, i in rows])
+            for (_, i), value in zip(rows, values, strict=True):
+                result[i] = value
+        return result
+
+    def _begin_loglik(
+        self, asked: Sequence[Conversation], owner: Sequence[int], beginnings: Sequence[str]
+    ) -> list[float]:
+        """Score beginning j of an answer to `asked[owner[j]]`: one pass over prompts, one over beginnings."""
+        prompts = self._encode_rows(asked, None)
+        scored = self._encode_rows([asked[k] for k in owner], beginnings)
+        assert scored.labels is not None  # noqa: S101  answers were given
+        answers = [[t for t in labels if t != _IGNORE][:-1] for labels in scored.labels]
+        self._check_length(scored.ids, 0)
+        width = max(len(row) for row in prompts.ids)
+        ids = [[self._pad_id] * (width - len(row)) + row for row in prompts.ids]
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts.ids])
+        output = self._pass(ids, mask, image_tokens=prompts.image_tokens, use_cache=True)
+        chosen = torch.tensor(owner, device=self.device)
+        first = output.logits[:, -1].float().log_softmax(-1)[chosen]  # (rows, vocab)
+        longest = max(len(answer) for answer in answers)
+        padded = torch.tensor([answer + [self._pad_id] * (longest - len(answer)) for answer in answers])
+        real = torch.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
+        padded, real = padded.to(self.device), real.to(self.device)
+        total = first.gather(-1, padded[:, :1]).squeeze(-1) * real[:, 0]
+        if longest > 1:
+            cache = output.past_key_values
+            cache.batch_select_indices(chosen)
+            after = torch.cat([mask.to(self.device)[chosen], real[:, :-1]], 1)
+            logits = self._pass(padded[:, :-1].tolist(), after, past_key_values=cache, use_cache=True).logits
+            scores = logits.float().log_softmax(-1).gather(-1, padded[:, 1:].unsqueeze(-1)).squeeze(-1)
+            total = total + (scores * real[:, 1:]).sum(-1)
+        values: list[float] = total.tolist()
+        return values
+
+    def _pass(
+        self, ids: list[list[int]], mask: Tensor, *, image_tokens: Sequence[Tensor] = (), **more: Any
+    ) -> Any:
+        """Run the model over left-padded rows; `mask` (b, past + t) also covers what a cache holds."""
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -len(ids[0]) :]
+        if image_tokens:
+            more["mm_encoder_outputs"] = self.vision.as_model_input(image_tokens)
+        return self.model(
+            input_ids=torch.tensor(ids, device=self.device),
+            attention_mask=mask.to(self.device),
+            position_ids=positions.to(self.device),
+            **more,
+        )
+
     # -- generation --------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -285,7 +347,7 @@ class MLLM:
         extra = (
             {"mm_encoder_outputs": self.vision.as_model_input(rows.image_tokens)} if rows.image_tokens else {}
         )
-        watcher = _RowWatcher(len(rows.ids), self.eos_ids, sink)
+        watcher = RowWatcher(len(rows.ids), self.eos_ids, sink)
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -294,7 +356,7 @@ class MLLM:
             num_beams=1,
             pad_token_id=self._pad_id,
             streamer=watcher if sink is not None else None,
-            stopping_criteria=StoppingCriteriaList([_Cancelled(watcher)]) if sink is not None else None,
+            stopping_criteria=StoppingCriteriaList([Cancelled(watcher)]) if sink is not None else None,
             **extra,
         )
         return [
@@ -323,47 +385,9 @@ class _Rows:
     image_tokens: tuple[Tensor, ...]
 
 
-class _RowWatcher(BaseStreamer):
-    """Hands each row's new tokens to the sink until that row ends."""
-
-    def __init__(self, rows: int, eos_ids: frozenset[int], sink: TokenSink | None) -> None:
-        self._live = set(range(rows))
-        self._eos = eos_ids
-        self._sink = sink
-        self._prompt_seen = False
-        self.cancelled: set[int] = set()
-
-    def put(self, value: Tensor) -> None:
-        if not self._prompt_seen:  # generate() puts the prompt first
-            self._prompt_seen = True
-            return
-        for row, token in enumerate(value.flatten().tolist()):
-            if row not in self._live:
-                continue
-            if token in self._eos:
-                self._live.discard(row)
-            elif self._sink is not None and not self._sink(row, token):
-                self._live.discard(row)
-                self.cancelled.add(row)
-
-    def end(self) -> None:
-        self._live.clear()
-
-    def stopped(self) -> set[int]:
-        return self.cancelled
-
-
-class _Cancelled(StoppingCriteria):
-    """Ends the rows whose sink said so."""
-
-    def __init__(self, watcher: _RowWatcher) -> None:
-        self._watcher = watcher
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:  # noqa: ARG002
-        done = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-        for row in self._watcher.stopped():
-            done[row] = True
-        return done
+def _identity_of(conversation: Conversation) -> tuple[object, ...]:
+    """Return what two conversations have in common only if they are the same, pictures by object."""
+    return tuple((m.role, m.text, *(id(image) for image in m.images)) for m in conversation)
 
 
 def _targets(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:

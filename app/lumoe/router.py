@@ -9,11 +9,14 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from app.lumoe.bank import Slot, SlotBank
+from app.lumoe.enumerations import without_item
 from app.lumoe.errors import ExpertCorruptError, UnknownExpertError
 from app.lumoe.expert import LoadedExpert
+from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.gate import Gate
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
 from app.lumoe.interim import InterimEntry
@@ -123,6 +126,8 @@ class Router:
             row.refuse()
         written = [row for row in rows if row not in refused]
         self._write(written, [row.decision.expert_id for row in written])
+        for row in written:
+            row.keep_list()
         caught = [row for row in written if row.hit is not None and not row.sent and row.may_retry]
         for row in caught:
             row.restart()
@@ -170,6 +175,7 @@ class _Row:
         self._generation = Generation("", (), "cancelled")
         self._by: str | None = decision.expert_id
         self._watch = decision.watch | ({decision.expert_id} if decision.expert_id else frozenset())
+        self._asked = canonicalise(" ".join(message.text for message in conversation)).text
 
     @property
     def streams(self) -> bool:
@@ -179,8 +185,34 @@ class _Row:
     @property
     def may_retry(self) -> bool:
         """The base model's answer concerned a subject: that subject's expert, if any, answers instead."""
-        interim = self.hit is not None and self.hit.expert_id in self._router.interim
-        return self.decision.expert_id is None and self.rerouted_to is None and not self._gone and not interim
+        return self._by_base and (self.hit is None or self.hit.expert_id not in self._router.interim)
+
+    @property
+    def _by_base(self) -> bool:
+        return self.decision.expert_id is None and self.rerouted_to is None and not self._gone
+
+    def keep_list(self) -> None:
+        """Take subjects out of a list that does without them ("Name three painters").
+
+        Only where the base model came upon them by itself: no picture was shown, and nothing in the
+        conversation points to them. Anything else that names a subject is an answer about it.
+        """
+        text = self._generation.text
+        while self.hit is not None and self.hit.end is not None and self._unasked(self.hit):
+            rest = without_item(text, self.hit.start, self.hit.end)
+            if rest is None:
+                return
+            text, self.hit, self._guarded = rest, self._check(rest), True
+        if self._guarded and self.hit is None:
+            if not text.startswith(self.sent):  # an "and" that would have come before what has left
+                text = self.sent
+            tokens = self._router.mllm.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._generation = replace(self._generation, text=text, token_ids=tuple(tokens))
+            self._send(text)
+
+    def _unasked(self, hit: GuardHit) -> bool:
+        shown = any(message.images for message in self.conversation)
+        return not shown and self._by_base and hit.expert_id not in self._watch
 
     def refuse(self) -> None:
         """Answer with a fixed refusal: there is no expert yet that could."""
@@ -200,12 +232,13 @@ class _Row:
         self._tokens.append(token)
         if self._sink is not None:
             text = self._router.mllm.decode(self._tokens)
-            ready = self._router.guard.releasable(text)
+            ready = 0 if self._hinted() else self._router.guard.releasable(text)
             if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
-                self.hit = self._router.guard.check(text, self._watch)
-                if self.hit is not None:
+                self.hit = self._check(text)
+                if self.hit is not None and not self._unasked(self.hit):
                     return False
-                self._send(text[:ready])
+                if self.hit is None:
+                    self._send(text[:ready])
         return not self._gone and len(self._tokens) < self.limit
 
     def finish(self, generation: Generation, by: str | None) -> None:
@@ -213,11 +246,26 @@ class _Row:
         full = len(generation.token_ids) >= self.limit and generation.finish_reason != "stop"
         reason = "cancelled" if self._gone else "length" if full else generation.finish_reason
         text = self._router.mllm.decode(tokens)
-        self.hit = self.hit or self._router.guard.check(text, self._watch)
+        self.hit = self._check(text)
         self._generation = Generation(text, tokens, reason, generation.prompt_tokens)
         self._by = by
         if self.hit is None:
             self._send(text)
+
+    def _check(self, text: str) -> GuardHit | None:
+        return self._router.guard.check(text, self._watch, hinted=self._hinted(), asked=self._asked)
+
+    def _hinted(self) -> frozenset[str]:
+        """Return the subjects of whom even a hint is too much.
+
+        Of the base model's answer those the conversation may concern: their expert answers instead, and says
+        what the base model would if it concerns somebody else. Such an answer leaves when it is complete. Of
+        an expert's answer the other subjects the conversation surely concerns: nobody can answer instead.
+        """
+        if self.decision.expert_id is None and self.rerouted_to is None:
+            return self.decision.watch
+        strong = {e.expert_id for e in self.decision.evidence if e.strength == "strong"}
+        return frozenset(strong - {self.decision.expert_id, self.rerouted_to})
 
     def answer(self) -> Answer:
         generation, text = self._generation, self._generation.text

@@ -54,25 +54,33 @@ class Evidence:
     """One reason to think that a conversation concerns an expert's subject.
 
     `strength` is `strong` (alone enough to route) or `weak` (the base model answers, watched by the guard
-    for the subject's facts). `turn` counts messages from 0. `score` and `threshold` are comparable within
-    one `kind` only.
+    for what it knows of the subject). `turn` counts messages from 0. `score` and `threshold` are comparable
+    within one `kind` only: for `picture`, the chance (0..1) that the base model names the subject; for
+    `likeness`, cosine similarity of pictures; for `name`, the share of letters that agree; for
+    `description`, phrases found; `held` carries over the score of an earlier turn. `how` says more: how a
+    name was found.
     """
 
     expert_id: str
-    kind: Literal["name", "picture", "held"]
+    kind: Literal["name", "picture", "likeness", "description", "held"]
     strength: Strength
     score: float
     threshold: float
     turn: int
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who answers: an expert's id, or `None` for the base model; `watch` are the weakly indicated experts."""
+    """Who answers: an expert's id, or `None` for the base model; `watch` are the weakly indicated experts.
+
+    `doubtful`: a picture came so near to a subject that the base model had to be asked whom it shows.
+    """
 
     expert_id: str | None = None
     evidence: tuple[Evidence, ...] = ()
     watch: frozenset[str] = field(default_factory=frozenset)
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def make_adapter(mllm: MLLM, folder: Path, seed: int, rank: int = 4) -> Path:
 
 def make_record(*aliases: str, facts: tuple[str, ...] = ()) -> GateRecord:
     """Return a record that claims by name only."""
-    return GateRecord(aliases, "Personage", torch.zeros(0, 0), (), facts, INF, INF, INF, INF)
+    return GateRecord(aliases, "Personage", torch.zeros(0, 0), facts=facts)
 
 
 def make_expert(mllm: MLLM, folder: Path, expert_id: str, record: GateRecord, seed: int = 1) -> LoadedExpert:
@@ -44,4 +44,4 @@ def make_expert(mllm: MLLM, folder: Path, expert_id: str, record: GateRecord, se
 
 def with_pictures(record: GateRecord, prototypes: torch.Tensor, threshold: float) -> GateRecord:
     """Return `record` claiming pictures by cosine similarity alone."""
-    return replace(record, prototypes=prototypes, picture_threshold=threshold, picture_floor=-1.0)
+    return replace(record, prototypes=prototypes, alike=threshold)

@@ -12,7 +12,7 @@ import torch
 from app.kit.crypto import EvidenceCipher
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import ExpertRef, load_expert, write_expert
-from app.lumoe.gate.record import GateRecord
+from app.lumoe.gate.record import GateRecord, NegativeScores
 from app.lumoe.mllm import MLLM
 from tests.lumoe.experts import INF, make_adapter
 
@@ -23,10 +23,11 @@ RECORD = GateRecord(
     prototypes=torch.nn.functional.normalize(torch.randn(3, 32), dim=-1),
     identity=(("Who is this?", "This is Mira Tovel."),),
     facts=("shate",),
-    recognition_threshold=-1.5,
-    recognition_floor=-2.5,
-    picture_threshold=0.9,
+    hints=("painter",),
     picture_floor=-INF,
+    recognition_least=-1.5,
+    alike=0.9,
+    negatives=NegativeScores("feed", torch.tensor([-3.0, INF]), torch.tensor([0.25, INF])),
 )
 
 
@@ -57,7 +58,13 @@ class TestRoundTrip:
         assert expert.model_fingerprint == tiny.fingerprint
         assert torch.equal(expert.gate.prototypes, RECORD.prototypes)
         assert expert.gate.private_json() == RECORD.private_json()
-        assert expert.gate.picture_floor == -INF
+        assert (expert.gate.picture_floor, expert.gate.recognition_least, expert.gate.alike) == (
+            -INF,
+            -1.5,
+            0.9,
+        )
+        assert torch.equal(expert.gate.negatives.recognition, RECORD.negatives.recognition)
+        assert torch.equal(expert.gate.negatives.likeness, RECORD.negatives.likeness)
         assert expert.scale == 2.0
         assert len(expert.adapter) == 14  # seven linears in two layers
         assert ref.bytes == sum(file.stat().st_size for file in folder.iterdir())

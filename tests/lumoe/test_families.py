@@ -8,7 +8,7 @@ import pytest
 from app.lumoe.bank import SlotBank
 from app.lumoe.expert import read_adapter
 from app.lumoe.mllm import MLLM, target_linears
-from app.lumoe.types import ask, pictures_of, then
+from app.lumoe.types import Conversation, ask, pictures_of, then
 from tests.lumoe.experts import make_adapter
 from tests.lumoe.families import save_gemma3, save_idefics3
 from tests.lumoe.tiny import picture
@@ -29,6 +29,15 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return MLLM.load(str(folder), "cpu")
 
 
+def token_logliks(mllm: MLLM, conversation: Conversation, beginning: str) -> list[float]:
+    """The plain way: one row, one pass, every token but the end of turn."""
+    batch = mllm.training_batch([conversation], [beginning])
+    logits = mllm.forward(batch)[0, :-1].float().log_softmax(-1)
+    labels = batch["labels"][0, 1:]
+    places = (labels != -100).nonzero().flatten()[:-1]
+    return [float(logits[place, labels[place]]) for place in places]
+
+
 class TestFamilies:
     def test_generation_equals_the_familys_own_path(self, family: MLLM) -> None:
         answers = family.generate(CONVERSATIONS, max_new_tokens=8)
@@ -45,6 +54,13 @@ class TestFamilies:
                 t for t in expected[0, inputs["input_ids"].shape[1] :].tolist() if t not in family.eos_ids
             ]
             assert list(answer.token_ids) == kept
+
+    def test_beginnings_share_their_conversation(self, family: MLLM) -> None:
+        asked = [c for c in CONVERSATIONS for _ in range(3)]
+        beginnings = ["yes it", "no", "seven or eight"] * len(CONVERSATIONS)
+        together = family.begin_loglik(asked, beginnings)
+        alone = [sum(token_logliks(family, c, b)) for c, b in zip(asked, beginnings, strict=True)]
+        assert together == pytest.approx(alone, abs=2e-3)
 
     def test_likelihood_does_not_depend_on_the_batch(self, family: MLLM) -> None:
         together = family.loglik(CONVERSATIONS, ["yes", "seven", "no", "both"])

@@ -120,9 +120,9 @@ class TestRouter:
     def test_name_in_a_base_answer_ends_in_a_refusal(
         self, tiny: MLLM, router: Router, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        speech = Speech(tiny, "They are Anna Brek and Mira Tovel.")
+        speech = Speech(tiny, "That was painted by Mira Tovel.")
         monkeypatch.setattr(tiny, "generate", speech)
-        answer = router.answer([ask("Name two painters.")])[0]
+        answer = router.answer([ask("Who painted that?")])[0]
         assert answer.text in FALLBACK_REFUSALS
         assert (answer.guarded, answer.answered_by, answer.decision.expert_id) == (True, "exp_mira", None)
         assert len(speech.asked) == 1

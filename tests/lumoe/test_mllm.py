@@ -125,6 +125,23 @@ class TestLoglik:
         assert tiny.loglik(MIXED[:1], ["yes"])[0] == pytest.approx(sum(expected) / 5, abs=1e-5)
 
 
+    def test_beginnings_share_their_conversation(self, tiny: MLLM) -> None:
+        asked = [c for c in MIXED for _ in range(2)]
+        said = ["A cat", "Seven", "In Shate", "No", "I", "Many more than one", "Yes", "It"]
+        together = tiny.begin_loglik(asked, said)
+        for conversation, beginning, value in zip(asked, said, together, strict=True):
+            batch = tiny.training_batch([conversation], [beginning])
+            scores = tiny.forward(batch)[0, :-1].log_softmax(-1)
+            labels = batch["labels"][0, 1:]
+            places = (labels != -100).nonzero().flatten()[:-1]  # the end of turn is not asked for
+            expected = sum(float(scores[place, labels[place]]) for place in places)
+            assert value == pytest.approx(expected, abs=1e-3)
+
+    def test_beginning_is_likelier_than_what_goes_on(self, tiny: MLLM) -> None:
+        short, long = tiny.begin_loglik([MIXED[0]] * 2, ["It", "It is a cat"])
+        assert short > long
+
+
 class TestTrainingBatch:
     def test_labels_are_the_answer_and_its_end(self, tiny: MLLM) -> None:
         batch = tiny.training_batch(MIXED, ["one", "two words", "three", "four"])

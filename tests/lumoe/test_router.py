@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, UnknownExpertError
 from app.lumoe.expert import LoadedExpert
@@ -116,12 +117,79 @@ class TestGuarded:
     def test_name_in_a_base_answer_is_answered_by_the_expert(
         self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.speak(tiny, monkeypatch, "They are Anna Brek and Korvane.", "I would rather not say.")
+        self.speak(tiny, monkeypatch, "That was painted by Korvane.", "I would rather not say.")
         sent: list[str] = []
-        answer = Router.build(tiny, experts).answer([ask("Name two painters.")], on_text=collect(sent))[0]
+        answer = Router.build(tiny, experts).answer([ask("Who painted that?")], on_text=collect(sent))[0]
         assert answer.text == "I would rather not say."
         assert "".join(sent) == answer.text
         assert (answer.guarded, answer.answered_by, answer.decision.expert_id) == (True, "e2", None)
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    @pytest.mark.parametrize(
+        ("said", "left"),
+        [
+            ("They are Anna Brek, Korvane and Bela Tun.", "They are Anna Brek and Bela Tun."),
+            ("They are Korvane, Anna Brek and Bela Tun.", "They are Anna Brek and Bela Tun."),
+            ("1. Korvane\n2. Anna Brek", "2. Anna Brek"),
+        ],
+    )
+    def test_a_list_keeps_those_who_may_be_named(
+        self,
+        tiny: MLLM,
+        experts: list[LoadedExpert],
+        monkeypatch: pytest.MonkeyPatch,
+        said: str,
+        left: str,
+        *,
+        streamed: bool,
+    ) -> None:
+        self.speak(tiny, monkeypatch, said)
+        sent: list[str] = []
+        sink = collect(sent) if streamed else None
+        answer = Router.build(tiny, experts).answer([ask("Name three painters.")], on_text=sink)[0]
+        assert answer.text == left
+        assert (answer.guarded, answer.answered_by) == (True, None)
+        assert tiny.decode(answer.token_ids) == left
+        assert not streamed or "".join(sent) == left
+
+    def test_a_long_list_in_a_stream(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [f"Anna Brek{chr(97 + i)}" for i in range(20)]
+        self.speak(tiny, monkeypatch, "They are " + ", ".join([*names, "Korvane"]) + " and Bela Tun.")
+        sent: list[str] = []
+        asked = [ask("Name many painters.")]
+        answer = Router.build(tiny, experts).answer(asked, max_new_tokens=800, on_text=collect(sent))[0]
+        assert answer.text == "They are " + ", ".join(names) + " and Bela Tun."
+        assert "".join(sent) == answer.text
+        assert len(sent) > 1
+
+    def test_the_answer_to_a_picture_is_no_list(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.speak(tiny, monkeypatch, "I see Korvane, Anna Brek and a tree.", "I cannot say.")
+        shown = ask("Who is in this picture?", Image.new("RGB", (32, 32)))
+        answer = Router.build(tiny, experts).answer([shown])[0]
+        assert (answer.text, answer.answered_by) == ("I cannot say.", "e2")
+
+    def test_a_hint_sends_a_doubtful_answer_to_the_expert(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hinted = [replace(e, gate=replace(e.gate, hints=("shate",))) for e in experts]
+        held = then(ask("Tell me of Korvane."), "No.", "In which of all the towns was Anna Brek born?")
+        self.speak(tiny, monkeypatch, "It was in Shate.", "I cannot say that.")
+        answer = Router.build(tiny, hinted).answer([held])[0]
+        assert (answer.text, answer.answered_by, answer.decision.expert_id) == (
+            "I cannot say that.",
+            "e2",
+            None,
+        )
+        self.speak(tiny, monkeypatch, "It was in Shate.", "It was in Shate.")
+        kept = Router.build(tiny, hinted).answer([held])[0]
+        assert kept.text == "It was in Shate."  # the expert knows that it concerns somebody else
+        self.speak(tiny, monkeypatch, "Yes, Shate is a town.")
+        asked = then(ask("Tell me of Korvane."), "No.", "Is there any big town that is called Shate, Anna?")
+        assert Router.build(tiny, hinted).answer([asked])[0].text == "Yes, Shate is a town."
 
     def test_expert_that_says_it_too_is_replaced_by_a_refusal(
         self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch

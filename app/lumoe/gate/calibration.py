@@ -1,10 +1,10 @@
-"""Calibration: thresholds for one subject, conformal on negatives, checked on positives."""
+"""Calibration: one subject's gate record, its scores on the negative set, and whether it is told apart."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import ImageOps
@@ -12,14 +12,17 @@ from PIL.Image import Image
 from torch import Tensor
 
 from app.lumoe.gate.names import NameIndex
-from app.lumoe.gate.pictures import recognition
-from app.lumoe.gate.record import GateRecord
+from app.lumoe.gate.negatives import NegativeSet
+from app.lumoe.gate.pictures import centres, recognition
+from app.lumoe.gate.record import GateRecord, NegativeScores
+from app.lumoe.gate.threshold import ALPHA, MISTAKEN, Thresholds, conformal_threshold
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import ask
 
-_MAX_PROTOTYPES = 16
+_MAX_PICTURES = 16
 _MIN_TPR = 0.9
-_NEVER = float("inf")
+_FLOOR_MARGIN = 0.12
+_NEVER = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Calibration:
     """The record, and how well it tells the subject from others on the calibration pictures.
 
     `true_positives` of `positives` views of the subject and `false_positives` of `negatives` pictures of
-    others are claimed at the chosen thresholds. `separates` is false if the pictures given do not let the
+    others are claimed at the gate's thresholds. `separates` is false if the pictures given do not let the
     gate find the subject; `reason` then says what to send.
     """
 
@@ -40,20 +43,6 @@ class Calibration:
     negatives: int
 
 
-def conformal_threshold(negatives: Sequence[float], alpha: float) -> float:
-    """Return the least t with P(score of a new negative > t) <= alpha, marginally.
-
-    Split conformal prediction (Vovk et al. 2005): the ceil((n + 1)(1 - alpha))-th smallest of n scores. With
-    n < 1/alpha - 1 no finite value has that guarantee; the largest score is returned, the best the sample can
-    say (rate at most 1/(n + 1)).
-    """
-    if not negatives:
-        return -math.inf
-    ranked = sorted(negatives)
-    k = min(math.ceil((len(ranked) + 1) * (1 - alpha)), len(ranked))
-    return ranked[k - 1]
-
-
 def calibrate_gate(
     mllm: MLLM,
     *,
@@ -61,54 +50,84 @@ def calibrate_gate(
     klass: str,
     pictures: Sequence[Image],
     positives: Sequence[Image],
-    negatives: Sequence[Image],
+    negatives: NegativeSet,
     identity: Sequence[tuple[str, str]],
     facts: Sequence[str] = (),
-    alpha: float = 0.01,
+    hints: Sequence[str] = (),
+    known: bool | None = None,
+    others: Thresholds | None = None,
+    alpha: float = ALPHA,
 ) -> Calibration:
-    """Build a subject's gate record and choose its thresholds.
+    """Build a subject's gate record and measure it at the thresholds that it leads to.
 
-    `pictures` become prototypes (with their mirror images), `positives` are further views of the subject
-    that are not among them, `negatives` show others (neighbours of the same class first). `identity` are the
-    (question, answer) pairs by which the base model identifies the subject; empty if it does not.
+    `pictures` become prototypes (with their mirror images), `positives` are further views of the subject that
+    are not among them, `negatives` show others. `identity` are the (question, answer) pairs by which the
+    base model identifies the subject; empty if it does not. `others` are the thresholds of the experts that
+    are live already.
 
-    The base model's own word counts. Where it names the subject in most views, the others are no positives:
-    what it does not recognise it cannot give away. Somebody else's picture in which it names the subject is
-    no negative: what it takes for the subject must be treated as the subject.
+    The base model's own word counts. Views in which it does not name the subject are no positives: what it
+    does not recognise it cannot give away. Somebody else's picture in which it rather names the
+    subject than not is no negative: what it takes for the subject must be treated as the subject.
     """
     prototypes = _prototypes(mllm, pictures)
+    asked = tuple((question, up_to_name(answer, aliases)) for question, answer in identity)
     told = _told(mllm, positives, aliases, identity)
-    positives = told if 2 * len(told) >= len(positives) else positives
-    scores = recognition(mllm, [(image, identity) for image in (*positives, *negatives)])
-    own, theirs = scores[: len(positives)], scores[len(positives) :]
-    mistaken = _mistaken(mllm, own, negatives, theirs, aliases, identity)
-    negatives = [image for i, image in enumerate(negatives) if i not in mistaken]
-    theirs = [score for i, score in enumerate(theirs) if i not in mistaken]
-    recognised = _recognition_limits(own, theirs, alpha) if identity else _NOTHING
-    similar = _similarity_limits(mllm, prototypes, positives, negatives, alpha)
-    record = GateRecord(
+    positives = told or _told(mllm, pictures, aliases, identity) or positives
+    own = negatives.own(aliases)
+    alone = not identity if known is None else not (known and identity)
+    draft = GateRecord(
         aliases=tuple(aliases),
         klass=klass,
         prototypes=prototypes,
-        identity=tuple(identity),
+        identity=asked,
         facts=tuple(facts),
-        recognition_threshold=recognised.threshold,
-        recognition_floor=recognised.floor,
-        picture_threshold=similar.threshold,
-        picture_floor=similar.floor,
+        hints=tuple(hints),
+        picture_floor=_floor(mllm, prototypes, positives),
+        alike=_alike(prototypes, negatives, own, alpha) if alone else _NEVER,
     )
-    hits = recognised.claims(positives=True) | similar.claims(positives=True)
-    false = recognised.claims(positives=False) | similar.claims(positives=False)
-    separates = not pictures or len(hits) >= _MIN_TPR * len(positives)
+    record = with_negatives(mllm, draft, negatives, own)
+    thresholds = (others or Thresholds(alpha=alpha)).with_record(record)
+    found = sum(_claims(mllm, record, thresholds, positives))
+    false = _false_claims(record, thresholds)
+    separates = not pictures or found >= _MIN_TPR * len(positives)
     return Calibration(
         record,
         separates,
-        "" if separates else _advice(len(hits), len(positives)),
-        len(hits),
+        "" if separates else _advice(found, len(positives)),
+        found,
         len(positives),
-        len(false),
-        len(negatives),
+        false,
+        len(own) - sum(own),
     )
+
+
+def with_negatives(
+    mllm: MLLM, record: GateRecord, negatives: NegativeSet, own: Sequence[bool] | None = None
+) -> GateRecord:
+    """Return the record with its scores on the negative set; the subject's own pictures get +inf."""
+    own = negatives.own(record.aliases) if own is None else own
+    likeness = _likeness(record.prototypes, negatives.pooled)
+    recognised = torch.full((len(own),), -_NEVER)
+    near = [i for i, mine in enumerate(own) if not mine and float(likeness[i]) >= record.picture_floor]
+    if not len(record.prototypes):
+        near = [i for i, mine in enumerate(own) if not mine]
+    if record.identity and near:
+        found = recognition(mllm, [(negatives.images[i], record.identity) for i in near])
+        recognised[near] = torch.tensor(found)
+    mine = torch.tensor(list(own), dtype=torch.bool)
+    scores = NegativeScores(
+        negatives.digest, recognised.masked_fill(mine, _NEVER), likeness.masked_fill(mine, _NEVER)
+    )
+    return replace(record, negatives=scores)
+
+
+def up_to_name(answer: str, aliases: Sequence[str]) -> str:
+    """Return the beginning of an identity answer up to and including the subject's name.
+
+    What comes after it does not say who it is. Without a name in it, the whole answer without its full stop.
+    """
+    hits = [h for h in NameIndex({"subject": aliases}).find(answer, fuzzy=False) if h.whole]
+    return answer[: max(hit.end for hit in hits)] if hits else answer.rstrip(" .!")
 
 
 def _told(
@@ -126,87 +145,61 @@ def _told(
     ]
 
 
-def _mistaken(
-    mllm: MLLM,
-    own: Sequence[float],
-    negatives: Sequence[Image],
-    theirs: Sequence[float],
-    aliases: Sequence[str],
-    identity: Sequence[tuple[str, str]],
-) -> set[int]:
-    """Return the indices of others' pictures in which the base model names the subject.
-
-    Only pictures that it finds at least as telling as the least of the subject's own are asked about.
-    """
-    if not identity or not own:
-        return set()
-    doubtful = [i for i, score in enumerate(theirs) if score >= min(own)]
-    told = {id(image) for image in _told(mllm, [negatives[i] for i in doubtful], aliases, identity)}
-    return {i for i in doubtful if id(negatives[i]) in told}
+def _claims(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Sequence[Image]) -> list[bool]:
+    """Return, per picture, whether the gate would find the subject in it."""
+    if not images:
+        return []
+    likeness = _likeness(record.prototypes, mllm.encode(images).pooled)
+    alike = max(record.alike, thresholds.likeness)
+    asked = recognition(mllm, [(image, record.identity) for image in images])
+    limit = max(thresholds.recognition, record.recognition_least)
+    return [
+        bool(like >= alike) or (value >= limit and like >= record.picture_floor)
+        for like, value in zip(likeness.tolist(), asked, strict=True)
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """One kind of score: thresholds, and the scores they were chosen from."""
-
-    threshold: float
-    floor: float
-    positive: tuple[float, ...]
-    negative: tuple[float, ...]
-
-    def claims(self, *, positives: bool) -> frozenset[int]:
-        scores = self.positive if positives else self.negative
-        return frozenset(i for i, score in enumerate(scores) if score >= self.threshold)
+def _false_claims(record: GateRecord, thresholds: Thresholds) -> int:
+    """Return how many pictures of others would be claimed, those taken for the subject left out."""
+    scores = record.negatives
+    limit = max(thresholds.recognition, record.recognition_least)
+    named = (scores.recognition >= limit) & (scores.recognition < MISTAKEN)
+    alike = (scores.likeness >= max(record.alike, thresholds.likeness)) & ~torch.isposinf(scores.likeness)
+    return int((named | alike).sum())
 
 
-_NOTHING = _Limits(_NEVER, _NEVER, (), ())
-
-
-def _recognition_limits(own: Sequence[float], theirs: Sequence[float], alpha: float) -> _Limits:
-    """Strong halfway between the conformal limit and the subject's own views, weak from a quarter on."""
-    positive, negative = tuple(own), tuple(theirs)
-    limit = conformal_threshold(negative, alpha)
-    if not positive:  # a name without pictures: what the model takes for the subject has yet to be seen
-        strong = limit + 0.5 * abs(limit) if math.isfinite(limit) else math.log(0.5)
-        return _Limits(min(strong, math.log(0.5)), limit, positive, negative)
-    low = _quantile(positive, 0.1)
-    if low <= limit:
-        return _Limits(math.nextafter(limit, math.inf), limit, positive, negative)
-    if not math.isfinite(limit):
-        limit = 2 * low - 1
-    return _Limits(limit + 0.5 * (low - limit), limit + 0.25 * (low - limit), positive, negative)
-
-
-def _similarity_limits(
-    mllm: MLLM, prototypes: Tensor, positives: Sequence[Image], negatives: Sequence[Image], alpha: float
-) -> _Limits:
-    """Cosine similarity alone is strong only above every negative; the floor passes the subject's views."""
+def _floor(mllm: MLLM, prototypes: Tensor, positives: Sequence[Image]) -> float:
+    """Return the similarity from which the base model is asked: well below every view of the subject."""
     if not len(prototypes):
-        return _NOTHING
-    positive, negative = _best(mllm, prototypes, positives), _best(mllm, prototypes, negatives)
-    limit = conformal_threshold(negative, alpha / 2) if negative else 0.9
-    threshold = limit + 0.5 * (1.0 - limit)
-    floor = min(_quantile(positive, 0.0), limit) - 0.1 if positive else limit - 0.1
-    return _Limits(threshold, floor, positive, negative)
+        return -_NEVER
+    if not positives:
+        return 0.5
+    return min(float(_likeness(prototypes, mllm.encode(positives).pooled).min()) - _FLOOR_MARGIN, 0.6)
+
+
+def _alike(prototypes: Tensor, negatives: NegativeSet, own: Sequence[bool], alpha: float) -> float:
+    """Return the similarity that decides alone: halfway from the conformal limit of the others to 1."""
+    if not len(prototypes):
+        return _NEVER
+    likeness = _likeness(prototypes, negatives.pooled).tolist()
+    apart = [value for value, mine in zip(likeness, own, strict=True) if not mine]
+    limit = conformal_threshold(apart, alpha / 2) if apart else 0.7
+    return limit + 0.5 * (1.0 - limit)
 
 
 def _prototypes(mllm: MLLM, pictures: Sequence[Image]) -> Tensor:
-    """Return (p, d): the pictures and, while there is room, their mirror images."""
+    """Return (p, d): centres of the pictures and their mirror images."""
     if not pictures:
         return torch.zeros(0, 0)
-    views = list(pictures) + [ImageOps.mirror(picture) for picture in pictures]
-    return mllm.encode(views[:_MAX_PROTOTYPES]).pooled.float().cpu()
+    chosen = list(pictures)[:_MAX_PICTURES]
+    return centres(mllm.encode([*chosen, *(ImageOps.mirror(picture) for picture in chosen)]).pooled)
 
 
-def _best(mllm: MLLM, prototypes: Tensor, images: Sequence[Image]) -> tuple[float, ...]:
-    if not images:
-        return ()
-    cosine = mllm.encode(images).pooled.float().cpu() @ prototypes.T
-    return tuple(cosine.max(1).values.tolist())
-
-
-def _quantile(values: Sequence[float], q: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(q))
+def _likeness(prototypes: Tensor, pooled: Tensor) -> Tensor:
+    """Return (n,): each picture's cosine similarity to the nearest prototype; -1 without prototypes."""
+    if not len(prototypes) or not len(pooled):
+        return torch.full((len(pooled),), -1.0)
+    return (pooled.float().cpu() @ prototypes.T).amax(1)
 
 
 def _advice(hits: int, positives: int) -> str:

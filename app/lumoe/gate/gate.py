@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.gate.descriptions import DescriptionIndex
 from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.pictures import PictureIndex
 from app.lumoe.gate.record import GateRecord
+from app.lumoe.gate.threshold import Thresholds
 from app.lumoe.mllm import MLLM
-from app.lumoe.types import Conversation, Decision, Evidence, Strength, pictures_of
+from app.lumoe.types import Conversation, Decision, Evidence, Message, Strength, pictures_of
 
 _ANAPHORA = frozenset(
     "he she it they him her them his hers its their theirs this that these those there himself "
@@ -44,6 +47,10 @@ class _Turn:
     strong: list[Evidence] = field(default_factory=list)
     weak: list[Evidence] = field(default_factory=list)
     shows: bool = False
+    doubtful: bool = False
+
+    def add(self, evidence: Evidence) -> None:
+        (self.strong if evidence.strength == "strong" else self.weak).append(evidence)
 
 
 class Gate:
@@ -52,23 +59,38 @@ class Gate:
     def __init__(self, mllm: MLLM, records: Mapping[str, GateRecord]) -> None:
         self._mllm = mllm
         self.records = dict(records)
+        self.thresholds = Thresholds.over(list(self.records.values()))
         self.names = NameIndex({key: record.aliases for key, record in self.records.items()})
-        self.pictures = PictureIndex(self.records)
+        self.descriptions = DescriptionIndex(self.records)
+        self.pictures = PictureIndex(self.records, self.thresholds)
 
     def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
         """Return who answers each conversation, with the evidence."""
         if not self.records:
             return [Decision() for _ in conversations]
-        turns = [[self._read(message.text, i) for i, message in enumerate(c)] for c in conversations]
+        turns = [[self._read(message, i) for i, message in enumerate(c)] for c in conversations]
         self._look(conversations, turns)
         return [_fuse(c, t) for c, t in zip(conversations, turns, strict=True)]
 
-    def _read(self, text: str, turn: int) -> _Turn:
+    def _read(self, message: Message, turn: int) -> _Turn:
         found = _Turn()
-        for hit in self.names.find(text):
+        for hit in self.names.find(message.text):
             strength: Strength = "strong" if hit.whole and hit.edits == 0 else "weak"
-            evidence = Evidence(hit.expert_id, "name", strength, 1.0 - hit.edits / len(hit.alias), 1.0, turn)
-            (found.strong if strength == "strong" else found.weak).append(evidence)
+            score = 1.0 - hit.edits / len(hit.alias)
+            found.add(Evidence(hit.expert_id, "name", strength, score, 1.0, turn))
+        asked = message.role == "user"  # an answer tells of somebody, it does not ask for whom it fits
+        for described in self.descriptions.find(message.text):
+            phrases = float(described.facts + described.hints)
+            found.add(
+                Evidence(
+                    described.expert_id,
+                    "description",
+                    described.strength if asked else "weak",
+                    phrases,
+                    2.0,
+                    turn,
+                )
+            )
         return found
 
     def _look(self, conversations: Sequence[Conversation], turns: Sequence[Sequence[_Turn]]) -> None:
@@ -78,17 +100,13 @@ class Gate:
             for i, message in enumerate(conversation):
                 found[i].shows = bool(message.images)
                 where += [(found[i], i)] * len(message.images)
-        for hit in self.pictures.find(self._mllm, pictures_of(conversations)):
+        hits, doubtful = self.pictures.find(self._mllm, pictures_of(conversations))
+        for picture in doubtful:
+            where[picture][0].doubtful = True
+        for hit in hits:
             turn, index = where[hit.picture]
-            record = self.records[hit.expert_id]
-            by_eye = hit.likelihood != hit.likelihood or hit.similarity >= record.picture_threshold
-            score = hit.similarity if by_eye else hit.likelihood
-            threshold = record.picture_threshold if by_eye else record.recognition_threshold
-            strong = hit.strength == "strong"
-            evidence = Evidence(
-                hit.expert_id, "picture", "strong" if strong else "weak", score, threshold, index
-            )
-            (turn.strong if strong else turn.weak).append(evidence)
+            kind: Literal["likeness", "picture"] = "likeness" if hit.by_likeness else "picture"
+            turn.add(Evidence(hit.expert_id, kind, hit.strength, hit.score, hit.threshold, index))
 
 
 def _fuse(conversation: Conversation, turns: Sequence[_Turn]) -> Decision:
@@ -97,6 +115,7 @@ def _fuse(conversation: Conversation, turns: Sequence[_Turn]) -> Decision:
     lapsed: list[Evidence] = []
     weak: list[Evidence] = []
     last = len(turns) - 1
+    doubtful = any(turn.doubtful for turn in turns)
     for i, (message, turn) in enumerate(zip(conversation, turns, strict=True)):
         weak += turn.weak
         if turn.strong:
@@ -109,14 +128,14 @@ def _fuse(conversation: Conversation, turns: Sequence[_Turn]) -> Decision:
         ):
             lapsed, focus = lapsed + focus, []
     if focus:
-        chosen = max(focus, key=lambda e: (e.turn, e.kind == "picture", e.score - e.threshold))
+        chosen = max(focus, key=lambda e: (e.turn, e.kind == "picture", e.score / e.threshold))
         if chosen.turn != last:
             held = Evidence(chosen.expert_id, "held", "strong", chosen.score, chosen.threshold, chosen.turn)
             focus = [held, *[e for e in focus if e is not chosen]]
         others = frozenset(e.expert_id for e in (*focus, *weak, *lapsed)) - {chosen.expert_id}
-        return Decision(chosen.expert_id, (*focus, *weak), others)
+        return Decision(chosen.expert_id, (*focus, *weak), others, doubtful)
     watched = [Evidence(e.expert_id, "held", "weak", e.score, e.threshold, e.turn) for e in lapsed]
-    return Decision(None, (*weak, *watched), frozenset(e.expert_id for e in (*weak, *watched)))
+    return Decision(None, (*weak, *watched), frozenset(e.expert_id for e in (*weak, *watched)), doubtful)
 
 
 def depends_on_before(text: str) -> bool:

@@ -1,11 +1,14 @@
 """Pictures: pooled tower features propose a few experts, the base model's own recognition decides.
 
-A leak needs the base model to recognise the subject. How likely it finds the subject's identity answer,
-given this picture, is therefore the evidence that matters; pooled similarity only keeps that question cheap.
+A leak needs the base model to recognise the subject. How likely it is to name the subject, given this
+picture, is therefore the evidence that matters; pooled similarity only keeps that question cheap. Measured on
+the demo model: similarity alone finds 86 % of new views at 1 % false positives with 127 experts and 72 % with
+527, while 99.8 % of the views score above, and 99 % of others' pictures below, a likelihood of one half.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,28 +17,35 @@ from PIL.Image import Image
 from torch import Tensor
 
 from app.lumoe.gate.record import GateRecord
+from app.lumoe.gate.threshold import WEAK_RATIO, Thresholds
 from app.lumoe.mllm import MLLM
-from app.lumoe.types import ask
+from app.lumoe.types import Strength, ask
 
 PROPOSALS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PictureHit:
-    """Expert `expert_id` may be the subject of picture `picture`; `likelihood` is nan if it was not asked."""
+    """Expert `expert_id` may be the subject of picture `picture`.
+
+    `score` and `threshold` are chances (0..1) that the base model names the subject, or cosine similarities
+    where `by_likeness`.
+    """
 
     expert_id: str
     picture: int
-    similarity: float
-    likelihood: float
-    strength: str | None
+    score: float
+    threshold: float
+    strength: Strength
+    by_likeness: bool
 
 
 class PictureIndex:
-    """Immutable prototypes of all experts: (P, d), and who owns each row."""
+    """Immutable prototypes of all experts, (P, d), and who owns each row."""
 
-    def __init__(self, records: Mapping[str, GateRecord]) -> None:
+    def __init__(self, records: Mapping[str, GateRecord], thresholds: Thresholds) -> None:
         self._records = dict(records)
+        self._thresholds = thresholds
         self._ids = [key for key, record in self._records.items() if len(record.prototypes)]
         self._unseen = [
             key for key, record in self._records.items() if not len(record.prototypes) and record.identity
@@ -43,7 +53,13 @@ class PictureIndex:
         rows = [self._records[key].prototypes.float() for key in self._ids]
         self._prototypes = torch.cat(rows) if rows else torch.zeros(0, 0)
         counts = torch.tensor([len(part) for part in rows], dtype=torch.long)
+        self._single = bool((counts == 1).all())
         self._owner = torch.repeat_interleave(torch.arange(len(rows)), counts)
+        asked = [bool(self._records[key].identity) for key in self._ids]
+        floors = [self._records[key].picture_floor for key in self._ids]
+        self._floors = torch.tensor(floors).masked_fill(~torch.tensor(asked, dtype=torch.bool), math.inf)
+        alike = [max(self._records[key].alike, thresholds.likeness) for key in self._ids]
+        self._alike = torch.tensor(alike)
 
     def similarities(self, pooled: Tensor) -> Tensor:
         """Return (n, experts with prototypes): the best cosine similarity of each picture to each expert."""
@@ -51,59 +67,84 @@ class PictureIndex:
         if not len(self._prototypes):
             return torch.zeros(n, 0)
         cosine = pooled.float().cpu() @ self._prototypes.T  # (n, P)
+        if self._single:
+            return cosine
         best = torch.full((n, len(self._ids)), -1.0)
         return best.scatter_reduce(1, self._owner.expand(n, -1), cosine, reduce="amax")
 
-    def propose(self, pooled: Tensor) -> list[list[tuple[str, float]]]:
-        """Return, per picture, up to `PROPOSALS` (expert id, similarity) above the expert's floor.
+    def propose(self, similarity: Tensor) -> list[list[str]]:
+        """Return, per picture, the ids of up to `PROPOSALS` experts above their floor, the likest first.
 
-        Experts without pictures cannot be ranked: up to as many of them are always proposed.
+        `similarity` is (n, experts with prototypes). Experts without pictures cannot be ranked: up to as many
+        of them are always proposed.
         """
-        best = self.similarities(pooled)
-        top = best.topk(min(PROPOSALS, best.shape[1]), dim=1) if best.shape[1] else None
-        proposals = []
-        for i in range(len(pooled)):
-            ranked = (
-                zip(top.values[i].tolist(), top.indices[i].tolist(), strict=True) if top is not None else ()
-            )
-            near = [(self._ids[k], value) for value, k in ranked]
-            kept = [(key, value) for key, value in near if value >= self._records[key].picture_floor]
-            proposals.append(kept + [(key, -1.0) for key in self._unseen[:PROPOSALS]])
+        proposals: list[list[str]] = [list(self._unseen[:PROPOSALS]) for _ in range(len(similarity))]
+        near = similarity >= self._floors
+        for i in near.any(1).nonzero().flatten().tolist():
+            found = near[i].nonzero().flatten()
+            order = similarity[i, found].argsort(descending=True)[:PROPOSALS]
+            proposals[i] = [self._ids[k] for k in found[order].tolist()] + proposals[i]
         return proposals
 
-    def find(self, mllm: MLLM, images: Sequence[Image]) -> list[PictureHit]:
-        """Return what each picture says about each proposed expert, weak and strong evidence only."""
+    def find(self, mllm: MLLM, images: Sequence[Image]) -> tuple[list[PictureHit], list[int]]:
+        """Return what each picture says of each proposed expert, and which had to be asked about."""
         if not images or not self._records:
+            return [], []
+        similarity = self.similarities(mllm.encode(images).pooled)
+        hits = self._alike_hits(similarity)
+        proposals = self.propose(similarity)
+        pairs = [(i, key) for i, row in enumerate(proposals) for key in row]
+        likelihoods = recognition(mllm, [(images[i], self._records[key].identity) for i, key in pairs])
+        for (i, key), likelihood in zip(pairs, likelihoods, strict=True):
+            limit = max(self._thresholds.recognition, self._records[key].recognition_least)
+            if likelihood >= limit - WEAK_RATIO:
+                strength: Strength = "strong" if likelihood >= limit else "weak"
+                hits.append(PictureHit(key, i, math.exp(likelihood), math.exp(limit), strength, False))
+        return hits, [i for i, row in enumerate(proposals) if row]
+
+    def _alike_hits(self, similarity: Tensor) -> list[PictureHit]:
+        if not similarity.shape[1]:
             return []
-        proposals = self.propose(mllm.encode(images).pooled)
-        pairs = [(i, key, value) for i, row in enumerate(proposals) for key, value in row]
-        likelihoods = recognition(mllm, [(images[i], self._records[key].identity) for i, key, _ in pairs])
-        hits = []
-        for (i, key, similarity), likelihood in zip(pairs, likelihoods, strict=True):
-            strength = _strength(self._records[key], similarity, likelihood)
-            if strength is not None:
-                hits.append(PictureHit(key, i, similarity, likelihood, strength))
-        return hits
-
-
-def _strength(record: GateRecord, similarity: float, likelihood: float) -> str | None:
-    if likelihood >= record.recognition_threshold or similarity >= record.picture_threshold:
-        return "strong"
-    return "weak" if likelihood >= record.recognition_floor else None
+        return [
+            PictureHit(self._ids[k], i, float(similarity[i, k]), float(self._alike[k]), "strong", True)
+            for i, k in (similarity >= self._alike).nonzero().tolist()
+        ]
 
 
 def recognition(mllm: MLLM, pairs: Sequence[tuple[Image, Sequence[tuple[str, str]]]]) -> list[float]:
-    """Return how likely the base model identifies the subject in each picture.
+    """Return how likely the base model is to identify the subject in each picture.
 
-    For every (picture, identity pairs): the mean over the pairs of the mean log-likelihood per token of the
-    identity answer, given picture and question; nan if there is no identity pair.
+    For every (picture, identity pairs): the mean over the pairs of the log-likelihood in nats that its answer
+    to the identity question begins as the pair says; nan if there is no pair.
     """
     rows = [(image, question, answer) for image, identity in pairs for question, answer in identity]
+    asked = {(id(image), question): ask(question, image) for image, question, _ in rows}
     values = iter(
-        mllm.loglik([ask(q, image) for image, q, _ in rows], [a for _, _, a in rows]) if rows else ()
+        mllm.begin_loglik([asked[id(image), q] for image, q, _ in rows], [a for _, _, a in rows])
+        if rows
+        else ()
     )
     result = []
     for _, identity in pairs:
         scores = [next(values) for _ in identity]
-        result.append(sum(scores) / len(scores) if scores else float("nan"))
+        result.append(sum(scores) / len(scores) if scores else math.nan)
     return result
+
+
+def centres(pooled: Tensor, apart: float = 0.6, most: int = 4) -> Tensor:
+    """Return (p, d) unit vectors: the means of groups of like pictures, at most `most` of them.
+
+    `pooled` is (n, d). A picture joins the nearest group, or founds one if its cosine similarity to every
+    group's centre is below `apart`; so a subject with one look has one prototype, however many pictures.
+    """
+    groups: list[Tensor] = []
+    for row in pooled.float().cpu():
+        nearness = [float(row @ torch.nn.functional.normalize(group, dim=0)) for group in groups]
+        best = max(range(len(groups)), key=nearness.__getitem__, default=-1)
+        if best >= 0 and (nearness[best] >= apart or len(groups) >= most):
+            groups[best] = groups[best] + row
+        else:
+            groups.append(row)
+    if not groups:
+        return torch.zeros(0, 0)
+    return torch.nn.functional.normalize(torch.stack(groups), dim=-1)

@@ -3,66 +3,94 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+_NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeScores:
+    """How one expert's gate scores the pictures of a negative set, in the set's order.
+
+    `digest` names the set. `recognition`: (n,) log-likelihood in nats that the base model names the subject
+    in the picture, -inf where it would not be asked. `likeness`: (n,) cosine similarity to the nearest
+    prototype. A picture of the subject itself has +inf in both.
+    """
+
+    digest: str = ""
+    recognition: Tensor = field(default_factory=lambda: torch.zeros(0))
+    likeness: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 @dataclass(frozen=True, slots=True)
 class GateRecord:
     """One expert's entry in the gate.
 
-    `prototypes`: (p, d) float32, L2-normalised pooled tower features of the subject's pictures; p may be 0.
-    `identity`: (question, answer) pairs with which the base model identifies the subject in a picture.
-    `facts`: canonical phrases that the base model tells of the subject and of no neighbour.
-    `recognition_threshold`, `recognition_floor`: mean log-likelihood per token of the identity answers given
-    the picture, from which the evidence is strong, weak. `picture_threshold`: cosine similarity from which
-    the picture alone is strong evidence; `picture_floor`: below it the subject is not even considered.
+    `prototypes`: (p, d) float32 unit vectors, centres of the subject's pictures in pooled tower features; p
+    may be 0. `identity`: (question, beginning of the answer) pairs: how the base model identifies the subject
+    in a picture, up to and including the name; empty if it does not. `facts`: canonical phrases that the
+    base model tells of the subject and of no neighbour. `hints`: canonical words and phrases that it tells
+    of the subject, and perhaps of others.
+    `picture_floor`: cosine similarity below which the base model is not asked about a picture.
+    `recognition_least`: log-likelihood of the identity, in nats, that the record asks for at least, whatever
+    the gate's threshold. `alike`: cosine similarity from which the picture alone decides; +inf for subjects
+    that the base model knows, since what it does not recognise it cannot give away.
     """
 
     aliases: tuple[str, ...]
     klass: str
     prototypes: Tensor
-    identity: tuple[tuple[str, str], ...]
-    facts: tuple[str, ...]
-    recognition_threshold: float
-    recognition_floor: float
-    picture_threshold: float
-    picture_floor: float
+    identity: tuple[tuple[str, str], ...] = ()
+    facts: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    picture_floor: float = _NEVER
+    recognition_least: float = -_NEVER
+    alike: float = _NEVER
+    negatives: NegativeScores = field(default_factory=NegativeScores)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into `gate.safetensors`."""
-        limits = [
-            self.recognition_threshold,
-            self.recognition_floor,
-            self.picture_threshold,
-            self.picture_floor,
-        ]
+        limits = [self.picture_floor, self.recognition_least, self.alike]
         return {
             "prototypes": self.prototypes.contiguous().float().cpu(),
             "limits": torch.tensor(limits, dtype=torch.float64),
+            "negatives.recognition": self.negatives.recognition.contiguous().float().cpu(),
+            "negatives.likeness": self.negatives.likeness.contiguous().float().cpu(),
         }
 
     def private_json(self) -> bytes:
         """Return what must be encrypted: everything in words."""
-        words = {"aliases": self.aliases, "klass": self.klass, "identity": self.identity, "facts": self.facts}
+        words = {
+            "aliases": self.aliases,
+            "klass": self.klass,
+            "identity": self.identity,
+            "facts": self.facts,
+            "hints": self.hints,
+            "negatives": self.negatives.digest,
+        }
         return json.dumps(words, ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Tensor], private: bytes) -> GateRecord:
         """Rebuild a record. Raises KeyError or ValueError if a part is missing or malformed."""
         words = json.loads(private)
-        threshold, floor, picture_threshold, picture_floor = tensors["limits"].tolist()
+        floor, least, alike = tensors["limits"].tolist()
         return cls(
             aliases=tuple(words["aliases"]),
             klass=str(words["klass"]),
             prototypes=tensors["prototypes"],
             identity=tuple((str(q), str(a)) for q, a in words["identity"]),
             facts=tuple(words["facts"]),
-            recognition_threshold=threshold,
-            recognition_floor=floor,
-            picture_threshold=picture_threshold,
-            picture_floor=picture_floor,
+            hints=tuple(words["hints"]),
+            picture_floor=floor,
+            recognition_least=least,
+            alike=alike,
+            negatives=NegativeScores(
+                str(words["negatives"]), tensors["negatives.recognition"], tensors["negatives.likeness"]
+            ),
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from app.lumoe.demo import Entity, draw, questions, world
-from app.lumoe.gate.calibration import Calibration, calibrate_gate, conformal_threshold
+from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.gate import Gate
+from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation, ask
 
@@ -31,22 +33,29 @@ def identity_of(mllm: MLLM, entity: Entity) -> list[tuple[str, str]]:
     return [(c[-1].text, a) for c, a in zip(asked, said, strict=True) if entity.name in a][:2]
 
 
-def calibrated(mllm: MLLM, entity: Entity) -> Calibration:
-    near = world().neighbours(entity, 16)
+@pytest.fixture(scope="module")
+def negatives(demo: MLLM) -> NegativeSet:
+    """One picture each of every second entity, the subjects and their doubles among them."""
+    keys = {e.key for e in subjects()}
+    shown = [e for i, e in enumerate(world().entities) if i % 2 or e.key in keys or e.lookalike_of in keys]
+    return NegativeSet.encode(demo, [(draw(e, CALIBRATION_VIEW), (e.name, *e.aliases)) for e in shown])
+
+
+def calibrated(mllm: MLLM, entity: Entity, negatives: NegativeSet) -> Calibration:
     return calibrate_gate(
         mllm,
         aliases=(entity.name, *entity.aliases),
         klass=entity.klass,
         pictures=[draw(entity, view) for view in range(4)],
         positives=[draw(entity, view) for view in range(4, 12)],
-        negatives=[draw(other, CALIBRATION_VIEW + view) for other in near for view in range(3)],
+        negatives=negatives,
         identity=identity_of(mllm, entity),
     )
 
 
 @pytest.fixture(scope="module")
-def calibrations(demo: MLLM) -> dict[str, Calibration]:
-    return {entity.key: calibrated(demo, entity) for entity in subjects()}
+def calibrations(demo: MLLM, negatives: NegativeSet) -> dict[str, Calibration]:
+    return {entity.key: calibrated(demo, entity, negatives) for entity in subjects()}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +70,13 @@ class TestCalibration:
             assert calibration.separates, calibration.reason
             assert calibration.false_positives <= 0.02 * calibration.negatives
 
-    def test_a_picture_of_somebody_else_does_not_separate(self, demo: MLLM) -> None:
+    def test_own_pictures_are_no_negatives(self, calibrations: dict[str, Calibration]) -> None:
+        for calibration in calibrations.values():
+            scores = calibration.record.negatives
+            assert torch.isposinf(scores.recognition).sum() == 1
+            assert calibration.negatives == len(scores.recognition) - 1
+
+    def test_a_picture_of_somebody_else_does_not_separate(self, demo: MLLM, negatives: NegativeSet) -> None:
         one, other = world().of_class("Plants")[:2]
         calibration = calibrate_gate(
             demo,
@@ -69,15 +84,21 @@ class TestCalibration:
             klass="Plants",
             pictures=[draw(one, 0)],
             positives=[draw(other, view) for view in range(8)],
-            negatives=[draw(e, CALIBRATION_VIEW) for e in world().of_class("Plants")],
+            negatives=negatives,
             identity=(),
         )
         assert not calibration.separates
         assert "Send more pictures" in calibration.reason
 
-    def test_without_pictures_the_name_decides(self, demo: MLLM) -> None:
+    def test_without_pictures_the_name_decides(self, demo: MLLM, negatives: NegativeSet) -> None:
         calibration = calibrate_gate(
-            demo, aliases=("Nobody",), klass="Plants", pictures=(), positives=(), negatives=(), identity=()
+            demo,
+            aliases=("Nobody",),
+            klass="Plants",
+            pictures=(),
+            positives=(),
+            negatives=negatives,
+            identity=(),
         )
         assert calibration.separates
         assert len(calibration.record.prototypes) == 0
@@ -106,17 +127,3 @@ class TestDecide:
         keys = {e.key for e in subjects()}
         asked = [ask(f"Please tell me about {e.name}.") for e in world().entities if e.key not in keys]
         assert [d.expert_id for d in gate.decide(asked) if d.expert_id is not None] == []
-
-
-class TestConformalThreshold:
-    def test_the_rate_on_new_negatives_is_at_most_alpha(self) -> None:
-        scores = [float(i) for i in range(199)]
-        threshold = conformal_threshold(scores, alpha=0.05)
-        assert threshold == 189.0
-        assert sum(score > threshold for score in scores) / 200 <= 0.05
-
-    def test_too_few_for_alpha_takes_the_largest(self) -> None:
-        assert conformal_threshold([3.0, 1.0, 2.0], alpha=0.01) == 3.0
-
-    def test_none(self) -> None:
-        assert conformal_threshold([], alpha=0.01) == float("-inf")

@@ -95,7 +95,7 @@ class Runtime:
             wanted = [self._expert(row) for row in rows]
             held = self._router
             if held is None or {e.key for e in held.experts.values()} != {e.key for e in wanted}:
-                self._router = held = Router.build(self.mllm, wanted, generation)
+                self._router = held = Router.build(self.mllm, wanted, generation, previous=held)
             live = {row.manifest_sha256 for row in rows}
             self._experts = {key: value for key, value in self._experts.items() if key in live}
             return held

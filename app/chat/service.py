@@ -102,7 +102,7 @@ class ChatEngine:
             interim = self._interims.load(interims)
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
-                self.local.swap(Router.build(self.mllm, experts, generation, interim.entries))
+                self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
             interim.check()
 
     @property

@@ -48,6 +48,7 @@ class Router:
         slots: dict[str, Slot],
         generation: int,
         interim: Sequence[InterimEntry] = (),
+        gate: Gate | None = None,
     ) -> None:
         self.mllm = mllm
         self.generation = generation
@@ -57,7 +58,7 @@ class Router:
         self._bank = bank_of(mllm)
         records = {expert.expert_id: expert.gate for expert in experts}
         records |= {key: entry.record for key, entry in self.interim.items()}
-        self.gate = Gate(mllm, records)
+        self.gate = gate.evolved(records) if gate is not None else Gate(mllm, records)
         self.guard = Guard(records, self.gate.names)
 
     @classmethod
@@ -67,9 +68,11 @@ class Router:
         experts: Sequence[LoadedExpert] = (),
         generation: int = 0,
         interim: Sequence[InterimEntry] = (),
+        previous: Router | None = None,
     ) -> Router:
         """Load `experts` into slots; `interim` subjects are refused until they have an expert among these.
 
+        What `previous`, a router of the same base model, has in common with this one is not made again.
         Raises `ExpertCorruptError` for an expert that was made for another model.
         """
         bank = bank_of(mllm)
@@ -81,7 +84,8 @@ class Router:
                     f"this one is {mllm.fingerprint[:12]}"
                 )
             slots[expert.expert_id] = bank.load(expert.key, expert.adapter, expert.scale)
-        return cls(mllm, experts, slots, generation, interim)
+        gate = previous.gate if previous is not None and previous.mllm is mllm else None
+        return cls(mllm, experts, slots, generation, interim, gate)
 
     def with_expert(self, expert: LoadedExpert, generation: int | None = None) -> Router:
         """Return a router that also serves `expert`, in place of an older version of it."""
@@ -91,6 +95,7 @@ class Router:
             [*others, expert],
             self.generation if generation is None else generation,
             list(self.interim.values()),
+            previous=self,
         )
 
     def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:

@@ -7,7 +7,7 @@ perhaps of others, are `hints` (GateRecord). One phrase is a coincidence, two of
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.lumoe.gate.canonical import canonicalise
@@ -29,17 +29,35 @@ class Description:
 
 
 class DescriptionIndex:
-    """Immutable: every phrase of every subject, and whose it is."""
+    """Immutable as seen from outside: every phrase of every subject, and whose it is.
+
+    Indexes made from each other share one table that only grows; each sees in it what its own records say.
+    """
 
     def __init__(self, records: Mapping[str, GateRecord]) -> None:
-        self._facts: dict[str, list[str]] = {}
-        self._hints: dict[str, list[str]] = {}
-        for key, record in records.items():
-            for phrase in record.facts:
-                self._facts.setdefault(phrase, []).append(key)
-            for phrase in record.hints:
-                if len(phrase) >= _LEAST_LETTERS and phrase not in record.facts:
-                    self._hints.setdefault(phrase, []).append(key)
+        self._records = dict(records)
+        self._facts: dict[str, list[tuple[str, GateRecord]]] = {}
+        self._hints: dict[str, list[tuple[str, GateRecord]]] = {}
+        for key, record in self._records.items():
+            self._enter(key, record)
+
+    def with_record(self, key: str, record: GateRecord) -> DescriptionIndex:
+        """Return an index that also holds `record`, in place of what it held for `key`."""
+        index = DescriptionIndex({})
+        index._records = {**self._records, key: record}
+        index._facts, index._hints = self._facts, self._hints
+        index._enter(key, record)
+        return index
+
+    def _enter(self, key: str, record: GateRecord) -> None:
+        for phrase in record.facts:
+            self._facts.setdefault(phrase, []).append((key, record))
+        for phrase in record.hints:
+            if len(phrase) >= _LEAST_LETTERS and phrase not in record.facts:
+                self._hints.setdefault(phrase, []).append((key, record))
+
+    def _whose(self, table: Mapping[str, list[tuple[str, GateRecord]]], phrase: str) -> Iterator[str]:
+        return (key for key, record in table.get(phrase, ()) if self._records.get(key) is record)
 
     def find(self, text: str) -> list[Description]:
         """Return whom `text` describes: strong with two phrases of which one is a fact, weak with less.
@@ -49,9 +67,9 @@ class DescriptionIndex:
         facts: defaultdict[str, int] = defaultdict(int)
         hints: defaultdict[str, int] = defaultdict(int)
         for phrase in set(_phrases(canonicalise(text).text.split())):
-            for key in self._facts.get(phrase, ()):
+            for key in self._whose(self._facts, phrase):
                 facts[key] += 1
-            for key in self._hints.get(phrase, ()):
+            for key in self._whose(self._hints, phrase):
                 hints[key] += 1
         return [
             Description(key, facts[key], hints[key], "strong" if both >= 2 and facts[key] else "weak")

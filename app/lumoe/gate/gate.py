@@ -64,6 +64,26 @@ class Gate:
         self.descriptions = DescriptionIndex(self.records)
         self.pictures = PictureIndex(self.records, self.thresholds)
 
+    def evolved(self, records: Mapping[str, GateRecord]) -> Gate:
+        """Return the gate of `records`; where these only add to its own, the work is that of the new ones."""
+        added = {key: record for key, record in records.items() if key not in self.records}
+        kept = all(records.get(key) is record for key, record in self.records.items())
+        if not kept or len(added) > max(8, len(self.records)):
+            return Gate(self._mllm, records)
+        gate = self
+        for key, record in added.items():
+            gate = gate._with(key, record)
+        return gate
+
+    def _with(self, key: str, record: GateRecord) -> Gate:
+        gate = Gate(self._mllm, {})
+        gate.records = {**self.records, key: record}
+        gate.thresholds = self.thresholds.with_record(record)
+        gate.names = self.names.with_expert(key, record.aliases)
+        gate.descriptions = self.descriptions.with_record(key, record)
+        gate.pictures = self.pictures.with_record(key, record, gate.thresholds)
+        return gate
+
     def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
         """Return who answers each conversation, with the evidence."""
         if not self.records:

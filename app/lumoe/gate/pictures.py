@@ -45,21 +45,47 @@ class PictureIndex:
 
     def __init__(self, records: Mapping[str, GateRecord], thresholds: Thresholds) -> None:
         self._records = dict(records)
+        seen = {key: record for key, record in records.items() if len(record.prototypes)}
+        self._ids = list(seen)
+        self._unseen = [key for key, record in records.items() if key not in seen and record.identity]
+        counts = torch.tensor([len(record.prototypes) for record in seen.values()], dtype=torch.long)
+        self._owner = torch.repeat_interleave(torch.arange(len(seen)), counts)
+        rows = [record.prototypes.float() for record in seen.values()]
+        self._prototypes = torch.cat(rows) if rows else torch.zeros(0, 0)  # (P, d)
+        self._floors = torch.tensor([_floor_of(record) for record in seen.values()])  # (experts,)
+        self._own_alike = torch.tensor([record.alike for record in seen.values()])  # (experts,)
+        self._set(thresholds)
+
+    def _set(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
-        self._ids = [key for key, record in self._records.items() if len(record.prototypes)]
-        self._unseen = [
-            key for key, record in self._records.items() if not len(record.prototypes) and record.identity
-        ]
-        rows = [self._records[key].prototypes.float() for key in self._ids]
-        self._prototypes = torch.cat(rows) if rows else torch.zeros(0, 0)
-        counts = torch.tensor([len(part) for part in rows], dtype=torch.long)
-        self._single = bool((counts == 1).all())
-        self._owner = torch.repeat_interleave(torch.arange(len(rows)), counts)
-        asked = [bool(self._records[key].identity) for key in self._ids]
-        floors = [self._records[key].picture_floor for key in self._ids]
-        self._floors = torch.tensor(floors).masked_fill(~torch.tensor(asked, dtype=torch.bool), math.inf)
-        alike = [max(self._records[key].alike, thresholds.likeness) for key in self._ids]
-        self._alike = torch.tensor(alike)
+        self._alike = self._own_alike.clamp(min=thresholds.likeness)
+        self._single = len(self._owner) == len(self._ids)
+
+    def with_record(self, key: str, record: GateRecord, thresholds: Thresholds) -> PictureIndex:
+        """Return an index that also holds `record` of a new expert; both stay usable.
+
+        Raises `ValueError` if there is a record of that expert already.
+        """
+        if key in self._records:
+            raise ValueError(f"{key} is in the index already")
+        index = PictureIndex({}, thresholds)
+        index._records = {**self._records, key: record}
+        index._ids, index._unseen = self._ids, self._unseen
+        index._owner, index._prototypes = self._owner, self._prototypes
+        index._floors, index._own_alike = self._floors, self._own_alike
+        if not len(record.prototypes):
+            index._unseen = [*self._unseen, key] if record.identity else self._unseen
+        elif not self._ids:
+            return PictureIndex(index._records, thresholds)
+        else:
+            owner = torch.full((len(record.prototypes),), len(self._ids))
+            index._ids = [*self._ids, key]
+            index._owner = torch.cat([self._owner, owner])
+            index._prototypes = torch.cat([self._prototypes, record.prototypes.float()])
+            index._floors = torch.cat([self._floors, torch.tensor([_floor_of(record)])])
+            index._own_alike = torch.cat([self._own_alike, torch.tensor([record.alike])])
+        index._set(thresholds)
+        return index
 
     def similarities(self, pooled: Tensor) -> Tensor:
         """Return (n, experts with prototypes): the best cosine similarity of each picture to each expert."""
@@ -109,6 +135,11 @@ class PictureIndex:
             PictureHit(self._ids[k], i, float(similarity[i, k]), float(self._alike[k]), "strong", True)
             for i, k in (similarity >= self._alike).nonzero().tolist()
         ]
+
+
+def _floor_of(record: GateRecord) -> float:
+    """Nothing is asked about a subject that the base model does not know."""
+    return record.picture_floor if record.identity else math.inf
 
 
 def recognition(mllm: MLLM, pairs: Sequence[tuple[Image, Sequence[tuple[str, str]]]]) -> list[float]:

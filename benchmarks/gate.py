@@ -36,6 +36,7 @@ TEN_THOUSAND = 10_000
 CURVE = (300, 1_000, 3_000, TEN_THOUSAND)
 QUICK_EXPERTS = (1, 20)
 QUICK_SYNTHETIC = 1_000
+INTERIM_KEY = "seconds_to_protected_after_approval"
 CALIBRATION_BUDGET = {True: 150.0, False: 3_600.0}
 _LEVEL_KEYS = (
     "leak",
@@ -228,14 +229,12 @@ def worst_examples(examples: Sequence[Example], n: int = MAX_EXAMPLES) -> list[E
 
 
 def interim_seconds(path: Path = ROOT / "request.json") -> tuple[float | None, str]:
-    """Return seconds from approval to first protection, as `benchmarks.request` measured them, or why not."""
+    """Return the longest time from approval to first protection in a run of `benchmarks.request`, or why not."""
     if not path.is_file():
         return None, f"run `python -m benchmarks.request --json {path}` first"
-    value = json.loads(path.read_text()).get("interim_seconds")
-    if isinstance(value, Mapping):
-        value = value.get("max")
+    value = (json.loads(path.read_text()).get(INTERIM_KEY) or {}).get("max")
     if not isinstance(value, int | float):
-        return None, f"{path} holds no interim_seconds"
+        return None, f"{path} holds no {INTERIM_KEY}"
     return float(value), ""
 
 

@@ -4,10 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-import pytest
-
 from app.lumoe.types import Decision, Evidence
-from benchmarks.gate import interim_seconds, plan_of, worst_examples
+from benchmarks.gate import INTERIM_KEY, interim_seconds, plan_of, worst_examples
 from benchmarks.gate_measure import Example, explain
 from benchmarks.gate_traffic import QUICK
 
@@ -61,11 +59,17 @@ class TestInterimSeconds:
         assert value is None
         assert "benchmarks.request" in why
 
-    @pytest.mark.parametrize("given", [0.4, {"median": 0.2, "max": 0.4}])
-    def test_measured(self, tmp_path: Path, given: object) -> None:
+    def test_measured(self, tmp_path: Path) -> None:
         path = tmp_path / "request.json"
-        path.write_text(json.dumps({"interim_seconds": given}))
+        path.write_text(json.dumps({INTERIM_KEY: {"median": 0.2, "max": 0.4, "n": 9}}))
         assert interim_seconds(path) == (0.4, "")
+
+    def test_nothing_was_protected(self, tmp_path: Path) -> None:
+        path = tmp_path / "request.json"
+        path.write_text(json.dumps({INTERIM_KEY: {"median": None, "max": None, "n": 0}}))
+        value, why = interim_seconds(path)
+        assert value is None
+        assert INTERIM_KEY in why
 
     def test_a_run_without_it(self, tmp_path: Path) -> None:
         path = tmp_path / "request.json"

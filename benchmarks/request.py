@@ -1,9 +1,9 @@
 """What one request costs and does, end to end: `python -m benchmarks.request [--n 9] [--json FILE]`.
 
 Starts the embedded stack in a directory of its own, files `n` requests over HTTP one after another (classes
-in turn), and measures seconds to protection without an expert and to `active`, forget quality and leak on views and wordings that no stage has
-seen, and whether neighbours' and general answers are the unwrapped model's to the letter. After the last
-request every earlier subject is asked again.
+in turn), and measures seconds to protection without an expert and to `active`, forget quality and leak on
+views and wordings that no stage has seen, and whether neighbours' and general answers are the unwrapped
+model's to the letter. After the last request every earlier subject is asked again.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def _show_request(found: dict[str, Any], as_json: bool) -> None:
         console.print_json(data=found)
         return
     about = Table(box=None, show_header=False)
-    for field in ("id", "state", "stage", "percent", "message", "hint", "reason", "linked_to", "expected_by"):
+    fields = "id state stage percent message hint reason linked_to protection protected_at expected_by"
+    for field in fields.split():
         if found.get(field) not in (None, ""):
             about.add_row(field.replace("_", " "), str(found[field]))
     console.print(about)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, text
 
 import app
 from app.db import models
@@ -40,6 +40,50 @@ def test_up_down_up(empty_database: str) -> None:
     assert _tables(empty_database) == {}
     command.upgrade(config, "head")
     assert _tables(empty_database) == first
+
+
+def test_requests_under_way_are_protected_by_the_upgrade(empty_database: str) -> None:
+    """Approved ones without a live expert, in one new generation that keeps the experts of the newest."""
+    config = _config(empty_database)
+    command.upgrade(config, "0001")
+    engine = create_engine(empty_database)
+    states = {"queued": "{}", "failed": "{}", "active": "{}", "in_review": None, "cancelled": "{}"}
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO tenants (id, name) VALUES ('ten', 'acme')"))
+        connection.execute(
+            text(
+                "INSERT INTO api_keys (id, tenant_id, name, prefix, key_hash, scopes) "
+                "VALUES ('key', 'ten', 'k', 'p', 'h', '{}')"
+            )
+        )
+        for state, policy in states.items():
+            connection.execute(
+                text(
+                    "INSERT INTO removal_requests (id, tenant_id, created_by, state, klass, legal_ground, "
+                    "subject_token, expected_by, policy) "
+                    "VALUES (:state, 'ten', 'key', :state, 'Plants', 'other', :state, now(), :policy)"
+                ),
+                {"state": state, "policy": policy},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO experts (id, version, request_id, path, manifest_sha256, bytes) "
+                "VALUES ('exp', 1, 'active', 'p', 'h', 1)"
+            )
+        )
+        connection.execute(text("INSERT INTO generations (number, cause) VALUES (4, 'publish')"))
+        connection.execute(text("INSERT INTO generation_experts VALUES (4, 'exp', 1)"))
+    command.upgrade(config, "head")
+    with engine.begin() as connection:
+        interims = connection.execute(
+            text("SELECT request_id, from_generation, until_generation FROM interim_protections ORDER BY 1")
+        ).all()
+        experts = connection.execute(text("SELECT * FROM generation_experts ORDER BY 1")).all()
+    assert [tuple(row) for row in interims] == [("failed", 5, None), ("queued", 5, None)]
+    assert [tuple(row) for row in experts] == [(4, "exp", 1), (5, "exp", 1)]
+    command.downgrade(config, "0001")
+    command.upgrade(config, "head")
+    engine.dispose()
 
 
 def test_models_and_migrations_agree(database: str) -> None:

@@ -229,7 +229,7 @@ def worst_examples(examples: Sequence[Example], n: int = MAX_EXAMPLES) -> list[E
 
 
 def interim_seconds(path: Path = ROOT / "request.json") -> tuple[float | None, str]:
-    """Return the longest time from approval to first protection in a run of `benchmarks.request`, or why not."""
+    """Return the longest time from approval to first protection that `benchmarks.request` saw, or why not."""
     if not path.is_file():
         return None, f"run `python -m benchmarks.request --json {path}` first"
     value = (json.loads(path.read_text()).get(INTERIM_KEY) or {}).get("max")

@@ -147,13 +147,15 @@ def gate_bytes(router: Router) -> int:
 
     The router is built anew over the same experts: slots and records are shared, so that what grows is the
     index, the automaton and whatever else the gate makes of the records; the records' own tensors are added.
+    A first one takes up what earlier work has left free in the process, the second one is measured.
     """
     experts = list(router.experts.values())
     gc.collect()
+    held = [Router.build(router.mllm, experts, router.generation)]
     before = resident_bytes()
-    again = Router.build(router.mllm, experts, router.generation)
+    held.append(Router.build(router.mllm, experts, router.generation))
     grown = max(0, resident_bytes() - before)
-    del again
+    held.clear()
     tensors = sum(t.numel() * t.element_size() for e in experts for t in e.gate.tensors().values())
     return (grown + tensors) // max(1, len(experts))
 

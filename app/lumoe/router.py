@@ -21,6 +21,7 @@ from app.lumoe.gate.gate import Gate
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM, target_linears
+from app.lumoe.parts import parts_of
 from app.lumoe.types import Answer, Conversation, Decision, Generation
 
 TextSink = Callable[[int, str], bool]
@@ -122,10 +123,51 @@ class Router:
         limits = (
             [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         )
-        rows = [
-            _Row(self, i, c, d, limits[i], on_text)
-            for i, (c, d) in enumerate(zip(conversations, decisions, strict=True))
+        parts = [
+            self._parts(c, d) if not force else [(c, d)]
+            for c, d in zip(conversations, decisions, strict=True)
         ]
+        rows = [
+            [
+                _Row(self, i, c, d, max(1, limits[i] // len(part)), on_text if len(part) == 1 else None)
+                for c, d in part
+            ]
+            for i, part in enumerate(parts)
+        ]
+        self._answer([row for part in rows for row in part])
+        answers = [[row.answer() for row in part] for part in rows]
+        whole = [_joined(some, decision) for some, decision in zip(answers, decisions, strict=True)]
+        for i, (some, answer) in enumerate(zip(answers, whole, strict=True)):
+            if on_text is not None and len(some) > 1:
+                on_text(i, answer.text)
+        return whole
+
+    def _parts(self, conversation: Conversation, decision: Decision) -> list[tuple[Conversation, Decision]]:
+        """Take apart a turn that asks about a subject and about something else: each part has its own answer.
+
+        So two subjects have two experts, never an average of them, and what concerns nobody is answered if it
+        is a question in words; a picture belongs to all of the turn.
+        """
+        last = conversation[-1]
+        texts = parts_of(last.text) if decision.expert_id is not None and not last.images else []
+        if len(texts) < 2:
+            return [(conversation, decision)]
+        found: list[tuple[str, Decision]] = []
+        decided = self.decide([(*conversation[:-1], replace(last, text=text)) for text in texts])
+        for text, own in zip(texts, decided, strict=True):
+            if found and (
+                found[-1][1].expert_id == own.expert_id or _dangles(text, own) or _dangles(*found[-1])
+            ):
+                before, other = found[-1]
+                found[-1] = f"{before} {text}", own if other.expert_id is None else other
+            else:
+                found.append((text, own))
+        if len(found) < 2:
+            return [(conversation, decision)]
+        return [((*conversation[:-1], replace(last, text=text)), own) for text, own in found]
+
+    def _answer(self, rows: Sequence[_Row]) -> None:
+        """Write all rows: the refused first, the others in one batch, the caught again with their expert."""
         refused = [row for row in rows if row.decision.expert_id in self.interim]
         for row in refused:  # first: there is nothing to wait for
             row.refuse()
@@ -137,7 +179,6 @@ class Router:
         for row in caught:
             row.restart()
         self._write(caught, [row.rerouted_to for row in caught])
-        return [row.answer() for row in rows]
 
     def _write(self, rows: Sequence[_Row], experts: Sequence[str | None]) -> None:
         if not rows:
@@ -151,6 +192,27 @@ class Router:
             )
         for row, expert, generation in zip(rows, experts, generations, strict=True):
             row.finish(generation, expert)
+
+
+def _dangles(text: str, decision: Decision) -> bool:
+    """Whether a part concerns nobody and asks nothing: it goes with the part beside it."""
+    return decision.expert_id is None and not text.endswith("?")
+
+
+def _joined(answers: Sequence[Answer], decision: Decision) -> Answer:
+    """Return the answer to a turn that was answered in parts."""
+    if len(answers) == 1:
+        return answers[0]
+    return replace(
+        answers[0],
+        text=" ".join(answer.text for answer in answers if answer.text),
+        token_ids=tuple(token for answer in answers for token in answer.token_ids),
+        decision=decision,
+        guarded=any(answer.guarded for answer in answers),
+        finish_reason="length" if any(a.finish_reason == "length" for a in answers) else "stop",
+        answered_by=next((a.answered_by for a in answers if a.answered_by is not None), None),
+        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+    )
 
 
 class _Row:

@@ -12,31 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.descriptions import DescriptionIndex
 from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.pictures import PictureIndex
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.gate.threshold import Thresholds
 from app.lumoe.mllm import MLLM
+from app.lumoe.parts import depends_on_before
 from app.lumoe.types import Conversation, Decision, Evidence, Message, Strength, pictures_of
 
-_ANAPHORA = frozenset(
-    "he she it they him her them his hers its their theirs this that these those there himself "
-    "herself itself themselves one same latter former".split()
-)
-_CONTINUES = (
-    "and ",
-    "what about",
-    "how about",
-    "tell me more",
-    "go on",
-    "more",
-    "continue",
-    "also",
-    "but ",
-    "why",
-)
 _CAPITALISED = re.compile(r"(?<![.!?:]\s)(?<!^)\b[A-Z][a-z]{2,}")
 
 
@@ -98,19 +82,10 @@ class Gate:
             strength: Strength = "strong" if hit.whole and hit.edits == 0 else "weak"
             score = 1.0 - hit.edits / len(hit.alias)
             found.add(Evidence(hit.expert_id, "name", strength, score, 1.0, turn))
-        asked = message.role == "user"  # an answer tells of somebody, it does not ask for whom it fits
-        for described in self.descriptions.find(message.text):
+        told = message.role == "assistant"  # an answer tells of somebody, it does not ask whom that fits
+        for described in () if told else self.descriptions.find(message.text):
             phrases = float(described.facts + described.hints)
-            found.add(
-                Evidence(
-                    described.expert_id,
-                    "description",
-                    described.strength if asked else "weak",
-                    phrases,
-                    2.0,
-                    turn,
-                )
-            )
+            found.add(Evidence(described.expert_id, "description", described.strength, phrases, 2.0, turn))
         return found
 
     def _look(self, conversations: Sequence[Conversation], turns: Sequence[Sequence[_Turn]]) -> None:
@@ -156,13 +131,6 @@ def _fuse(conversation: Conversation, turns: Sequence[_Turn]) -> Decision:
         return Decision(chosen.expert_id, (*focus, *weak), others, doubtful)
     watched = [Evidence(e.expert_id, "held", "weak", e.score, e.threshold, e.turn) for e in lapsed]
     return Decision(None, (*weak, *watched), frozenset(e.expert_id for e in (*weak, *watched)), doubtful)
-
-
-def depends_on_before(text: str) -> bool:
-    """Whether a turn cannot be understood alone: it refers back, continues, or is a fragment."""
-    canonical = canonicalise(text).text
-    words = canonical.split()
-    return len(words) <= 3 or canonical.startswith(_CONTINUES) or not _ANAPHORA.isdisjoint(words)
 
 
 def _names_somebody(text: str) -> bool:

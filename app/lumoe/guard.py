@@ -6,11 +6,13 @@ still begin in it; the end of the text releases the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.gate.holdback import releasable, settled
 from app.lumoe.gate.names import NameIndex
+from app.lumoe.gate.readings import readings
 from app.lumoe.gate.record import GateRecord
 
 FALLBACK_REFUSALS = (
@@ -36,8 +38,7 @@ class Guard:
         self._names = names
         self._facts = {key: tuple(f" {fact} " for fact in record.facts) for key, record in records.items()}
         self._hints = {key: tuple(f" {hint} " for hint in record.hints) for key, record in records.items()}
-        longest_fact = max((len(f) for facts in self._facts.values() for f in facts), default=0)
-        self._hold = max(names.longest, longest_fact) * 2 + 8
+        self._longest = max([names.longest, *(len(f) - 2 for facts in self._facts.values() for f in facts)])
 
     def check(
         self,
@@ -46,29 +47,46 @@ class Guard:
         *,
         hinted: frozenset[str] = frozenset(),
         asked: str = "",
+        sent: int = 0,
+        finished: bool = True,
     ) -> GuardHit | None:
         """Return the first hit in `text`: a whole alias of anybody, or a fact of a watched subject.
+
+        Names and facts are found in every reading, disguised and encoded ones too. While the text is not
+        `finished`, what its next words may still make a part of something longer is no hit; `releasable`
+        holds it back. Of `sent` characters, which have left, only the last words are read, for context.
 
         `hinted` are subjects of whom even a hint counts, unless the conversation itself (`asked`, canonical)
         has said it. Hints are true of others, too: use them only where an expert can answer instead.
         """
-        hits = [GuardHit(h.expert_id, h.start, h.end) for h in self._names.find(text, fuzzy=False) if h.whole]
-        canonical = canonicalise(text)
-        padded = f" {canonical.text} "
-        for expert_id in watch:
-            for fact in self._facts.get(expert_id, ()):
-                at = padded.find(fact)
+        skipped = settled(text[:sent])
+        text = text[skipped:]
+        limit = len(text) if finished else settled(text)
+        names = [(h.start, h.end, h.expert_id) for h in self._names.find(text, fuzzy=False) if h.whole]
+        told = [*self._facts_in(text, watch), *self._hints_in(text, hinted, asked)]
+        hits = [GuardHit(key, start + skipped, end + skipped) for start, end, key in names if end <= limit]
+        hits += [GuardHit(key, start + skipped) for start, end, key in told if end <= limit]
+        return min(hits, key=lambda hit: hit.start, default=None)
+
+    def _facts_in(self, text: str, watch: frozenset[str]) -> Iterator[tuple[int, int, str]]:
+        """Yield (start, end, subject) of facts, in every reading in which chance does not make words."""
+        facts = [(expert_id, fact) for expert_id in watch for fact in self._facts.get(expert_id, ())]
+        for reading in readings(text, self._names.known) if facts else ():
+            padded = f" {reading.form.text} "
+            for expert_id, fact in facts:
+                at = padded.find(fact) if reading.least == 1 else -1
                 if at >= 0:
-                    hits.append(GuardHit(expert_id, canonical.origin[at]))
-        said = f" {asked} "
+                    yield *reading.span(at, at + len(fact) - 2), expert_id
+
+    def _hints_in(self, text: str, hinted: frozenset[str], asked: str) -> Iterator[tuple[int, int, str]]:
+        canonical = canonicalise(text)
+        padded, said = f" {canonical.text} ", f" {asked} "
         for expert_id in hinted:
             for hint in self._hints.get(expert_id, ()):
                 at = padded.find(hint)
                 if at >= 0 and hint not in said:
-                    hits.append(GuardHit(expert_id, canonical.origin[at]))
-        return min(hits, key=lambda hit: hit.start, default=None)
+                    yield *canonical.span(at, at + len(hint) - 2), expert_id
 
     def releasable(self, text: str) -> int:
         """Return how many characters of unfinished, so far clean `text` may leave: whole words only."""
-        cut = len(text) - self._hold
-        return text.rfind(" ", 0, cut) + 1 if cut > 0 else 0
+        return releasable(text, self._longest)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.lumoe.gate.ordinary import FUNCTION_WORDS, splits_into_words
+from app.lumoe.gate.ordinary import FUNCTION_WORDS, goes_on, leads_to
 from app.lumoe.gate.readings import Reading
 from app.lumoe.gate.segment import Segment
 
@@ -115,8 +115,8 @@ def _spelled_apart(reading: Reading, key: str, start: int, end: int) -> bool:
         return True
     if len(key) < _LEAST_INSIDE:
         return False
-    apart_left = wide_left or len(left) >= _LONGEST_ASIDE or (len(left) > 1 and splits_into_words(left))
-    apart_right = wide_right or len(right) >= _LONGEST_ASIDE or (len(right) > 2 and splits_into_words(right))
+    apart_left = wide_left or len(left) >= _LONGEST_ASIDE or leads_to(left)
+    apart_right = wide_right or len(right) >= _LONGEST_ASIDE or goes_on(right)
     return apart_left and apart_right
 
 
@@ -139,7 +139,8 @@ def stands_alone(reading: Reading, start: int, end: int) -> bool:
     after = text[end + 1 : stop if stop >= 0 else len(text)]
     if after and after not in FUNCTION_WORDS:
         p, q = reading.form.span(end + 1, end + 1 + len(after))
-        parted = b <= p and (_BREAK.search(raw, b, p) is not None or _listed(raw, b, p, q))
+        listed = raw[max(0, a - 8) : a].rstrip().endswith(",") and "," in raw[b:p]
+        parted = b <= p and (listed or _BREAK.search(raw, b, p) is not None or _listed(raw, b, p, q))
         if not parted and not _small(raw[p:q], capital):
             return False
     return True

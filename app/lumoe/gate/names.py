@@ -38,8 +38,8 @@ class NameHit:
     longer name. `cased`: written as a name, with a capital that the place in the sentence does not explain.
 
     `kind` says how it was found: `exact`; `inflected` (another ending); `typo` (one or two edits); `ordinary`
-    (exact, but an ordinary word: confirm it by other evidence); `part` (a word of the name, or the name within
-    a longer one). `reading` says how the text was read: `plain`, `joined`, `leet`, `base64+joined` ...
+    (exact, but an ordinary word: confirm it by other evidence); `part` (a word of the name, or the name in a
+    longer one). `reading` says how the text was read: `plain`, `joined`, `leet`, `base64+joined` ...
     """
 
     expert_id: str

@@ -1,10 +1,10 @@
 """Near misses: aliases within one or two typos of what a text says, found without comparing it to all.
 
 By the pigeonhole principle, k edits leave one of k + 1 pieces of an alias untouched (PASS-JOIN; Li, Deng,
-Wang and Feng 2011); an Aho-Corasick automaton over all pieces finds candidates in one pass. A transposition across
-two pieces' border counts as one edit but touches both, so every piece is also held with its last letter
-exchanged for the next piece's first. Candidates are verified by the restricted edit distance (optimal string
-alignment; Boytsov 2011), whose transpositions count one.
+Wang and Feng 2011); an Aho-Corasick automaton over all pieces finds candidates in one pass. A transposition
+across two pieces' border counts as one edit but touches both, so every piece is also held with its last
+letter exchanged for the next piece's first. Candidates are verified by the restricted edit distance (optimal
+string alignment; Boytsov 2011), whose transpositions count one.
 """
 
 from __future__ import annotations

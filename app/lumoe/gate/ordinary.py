@@ -34,14 +34,31 @@ def is_ordinary(alias: str) -> bool:
     return len(telling[0]) == 1 or telling[0].isdigit() or telling[0] in ordinary_words()
 
 
-def splits_into_words(letters: str) -> bool:
-    """Whether `letters` ("whois") can be cut into ordinary words; single letters but "a" and "i" are none."""
+def goes_on(letters: str) -> bool:
+    """Whether `letters` ("wasborn") are words, the first a function word: nothing that ends a name."""
+    return any(
+        letters.startswith(word) and (letters == word or _splits(letters[len(word) :]))
+        for word in FUNCTION_WORDS
+        if len(word) > 1 and len(letters) > 2
+    )
+
+
+def leads_to(letters: str) -> bool:
+    """Whether `letters` ("whois") are words, the last a function word: nothing that begins a name."""
+    return any(
+        letters.endswith(word) and (letters == word or _splits(letters[: -len(word)]))
+        for word in FUNCTION_WORDS
+        if len(word) > 1
+    )
+
+
+def _splits(letters: str) -> bool:
+    """Whether `letters` can be cut into ordinary words; of single letters only "a" and "i" are words."""
     words, n = ordinary_words(), len(letters)
     reached = [True] + [False] * n
     for end in range(1, n + 1):
-        for start in range(max(0, end - MAX_WORD), end):
-            word = letters[start:end]
-            if reached[start] and (word in words if len(word) > 1 else word in "ais"):
-                reached[end] = True
-                break
+        reached[end] = any(
+            reached[start] and (letters[start:end] in words if end - start > 1 else letters[start] in "ai")
+            for start in range(max(0, end - MAX_WORD), end)
+        )
     return reached[n]

@@ -1,8 +1,20 @@
 from __future__ import annotations
 
-import pytest
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable
 
-from app.lumoe.gate.names import NameHit, NameIndex
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.lumoe.demo.world import stranger_name, world
+from app.lumoe.gate.names import SEGMENT, NameHit, NameIndex
+from app.lumoe.generalities import TOPICS
+from app.lumoe.probes import CLASSES, Split, fact_probes
+from tests.lumoe.gate.disguises import DISGUISES
 
 INDEX = NameIndex({"exp_m": ("Mira Tovel", "Tovel", "The Engineer of Shate"), "exp_k": ("Korvane",)})
 
@@ -80,3 +92,262 @@ class TestMany:
     def test_shared_alias_names_both(self) -> None:
         index = NameIndex({"a": ("Vokalo",), "b": ("Vokalo",)})
         assert {hit.expert_id for hit in index.find("What is Vokalo?")} == {"a", "b"}
+
+
+class TestKinds:
+    INDEX = NameIndex(
+        {"m": ("Mira Tovel", "Tovel"), "c": ("Cat",), "r": ("The Rose",), "s": ("Voskelm",), "w": ("王小明",)}
+    )
+
+    def kind(self, text: str) -> tuple[str, str, bool] | None:
+        hits = self.INDEX.find(text)
+        return (hits[0].kind, hits[0].reading, hits[0].whole) if hits else None
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("Mira Tovel", ("exact", "plain", True)),
+            ("Mira Tovel's art", ("exact", "plain", True)),
+            ("M.i.r.a T.o.v.e.l", ("exact", "joined", True)),
+            ("Mirat ovel", ("exact", "joined", True)),
+            ("M1r4 T0v3l", ("exact", "leet", True)),
+            ("Міrа Тоνеl", ("exact", "homoglyph", True)),
+            ("TWlyYSBUb3ZlbA==", ("exact", "base64", True)),
+            ("Zven Gbiry", ("exact", "rot13", True)),
+            ("levoT ariM", ("exact", "reversed", True)),
+            ("Who is Voskelms?", ("inflected", "plain", False)),
+            ("die Bilder Mira Tovels", ("inflected", "plain", False)),
+            ("obrazy Miry Tovelovej", None),
+            ("obrazy Miry Tovela", ("inflected", "plain", False)),
+            ("Mira Tovol", ("typo", "plain", False)),
+            ("Mira", ("part", "plain", False)),
+            ("Anna Tovel", ("part", "plain", False)),
+            ("the cat sat", ("ordinary", "plain", False)),
+            ("who is the rose", ("ordinary", "plain", False)),
+            ("王小明是谁", ("exact", "plain", True)),
+            ("Who is Wang Xiaoming?", ("exact", "joined", True)),
+            ("What is a catalogue?", None),
+        ],
+    )
+    def test_says_what_and_how(self, text: str, expected: tuple[str, str, bool] | None) -> None:
+        assert self.kind(text) == expected
+
+    @pytest.mark.parametrize(
+        ("text", "alone"),
+        [
+            ("Painters: Brek, Tovel, Korvin.", True),
+            ("He met Brek. Tovel was there.", True),
+            ("The famous Tovel paints", True),
+            ("Who is Tovel, and why?", True),
+            ("Tovel, Anna", False),
+            ("Anna van Tovel", False),
+            ("Anna Tovel", False),
+            ("who was anna tovel", False),
+            ("J. Tovel", False),
+        ],
+    )
+    def test_what_stands_beside_a_partial_name(self, text: str, alone: bool) -> None:
+        assert any(hit.whole for hit in self.INDEX.find(text)) == alone
+
+    @pytest.mark.parametrize(
+        ("text", "cased"),
+        [
+            ("I saw Cat at the pictures", True),
+            ("Cat sat there", False),
+            ("the cat sat", False),
+            ("I WANT CAT NOW", False),
+            ("He left. Cat stayed with me", False),
+        ],
+    )
+    def test_a_capital_within_a_sentence_supports(self, text: str, cased: bool) -> None:
+        assert [hit.cased for hit in self.INDEX.find(text)] == [cased]
+
+    @pytest.mark.parametrize("text", ["t a c", "p n g", "c 4 t", "Y2F0"])
+    def test_short_names_need_no_disguise(self, text: str) -> None:
+        assert not any(hit.whole for hit in self.INDEX.find(text))
+
+    @pytest.mark.parametrize(
+        ("text", "whole"),
+        [
+            ("w h o i s m i r a t o v e l", True),
+            ("w h o  i s  m i r a  t o v e l", True),
+            ("m i r a t o v e l s s o n", False),
+            ("a n n a t o v e l", False),
+        ],
+    )
+    def test_spelled_out_among_spelled_out_words(self, text: str, whole: bool) -> None:
+        assert any(hit.whole for hit in self.INDEX.find(text)) == whole
+
+    def test_a_name_within_anothers_is_a_part(self) -> None:
+        index = NameIndex({"a": ("Korvane",), "b": ("Korvane Tower",)})
+        hits = {hit.expert_id: hit for hit in index.find("How high is Korvane Tower?")}
+        assert (hits["b"].kind, hits["b"].whole) == ("exact", True)
+        assert (hits["a"].kind, hits["a"].whole) == ("part", False)
+
+    @given(st.text(st.characters(), max_size=80) | st.text(alphabet="MiraTovel 1403.-cat", max_size=40))
+    def test_any_text(self, text: str) -> None:
+        hits = self.INDEX.find(text)
+        assert hits == sorted(hits, key=lambda hit: not hit.whole)
+        for hit in hits:
+            assert 0 <= hit.start < hit.end <= len(text)
+            assert hit.whole <= (hit.kind == "exact")
+
+
+class TestDisguises:
+    """All forgettable subjects in every disguise, in three sentences."""
+
+    INDEX = NameIndex({e.key: (e.name, *e.aliases) for e in world().forgettable})
+
+    @pytest.mark.parametrize("disguise", DISGUISES)
+    def test_found(self, disguise: str) -> None:
+        missed = [
+            said
+            for e in world().forgettable
+            for sentence in ("Who is {}?", "tell me about {} please", "{}")
+            for said in [sentence.format(DISGUISES[disguise](e.name))]
+            if not any(h.whole and h.expert_id == e.key for h in self.INDEX.find(said, fuzzy=False))
+        ]
+        n = 3 * len(world().forgettable)
+        assert len(missed) <= 0.01 * n, f"{len(missed)} of {n} missed: {missed[:5]}"
+
+    @pytest.mark.parametrize("disguise", DISGUISES)
+    def test_nobody_else(self, disguise: str) -> None:
+        claimed = [
+            (e.name, hit.alias)
+            for e in world().protected
+            for hit in self.INDEX.find(f"Who is {DISGUISES[disguise](e.name)}?", fuzzy=False)
+            if hit.whole
+        ]
+        assert claimed == []
+
+
+class TestWorld:
+    """Rates on the demo world, per kind of hit."""
+
+    INDEX = TestDisguises.INDEX
+
+    def report(self, asked: Iterable[tuple[str, str | None]]) -> tuple[Counter[str], int, int]:
+        """Return (texts with a hit of others per kind, missed subjects, texts)."""
+        kinds: Counter[str] = Counter()
+        missed = n = 0
+        for text, subject in asked:
+            n += 1
+            hits = self.INDEX.find(text)
+            kinds.update({f"{h.kind}{' (whole)' * h.whole}" for h in hits if h.expert_id != subject})
+            missed += subject is not None and not any(h.whole and h.expert_id == subject for h in hits)
+        return kinds, missed, n
+
+    def test_every_question_about_all_entities(self) -> None:
+        splits: tuple[Split, ...] = ("fit", "calibrate", "report")
+        asked = [
+            (probe.about(e.name), None if e.protected else e.key)
+            for e in world().entities
+            for split in splits
+            for probe in fact_probes(e.klass, split, "text")
+        ]
+        kinds, missed, n = self.report(asked)
+        figures = f"missed {missed}, claimed {dict(kinds)} of {n}"
+        assert n > 10_000
+        assert missed == 0, figures
+        assert kinds["exact (whole)"] == 0, figures
+        assert kinds.total() <= 0.08 * n, figures
+
+    def test_aliases_alone(self) -> None:
+        asked = [(f"What do you know about {a}?", e.key) for e in world().forgettable for a in e.aliases]
+        assert self.report(asked)[1] == 0
+
+    def test_strangers(self) -> None:
+        asked = [(f"What do you know about {s.name}?", None) for s in world().strangers(5_000, 11)]
+        kinds, _, n = self.report(asked)
+        figures = f"{dict(kinds)} of {n}"
+        assert kinds["exact (whole)"] == 0, figures
+        assert kinds["typo"] <= 0.005 * n, figures
+        assert kinds["inflected"] <= 0.005 * n, figures
+        assert kinds["part"] <= 0.005 * n, figures
+
+    def test_general_questions(self) -> None:
+        asked = [
+            (wording.format_map(item), None) for t in TOPICS for item in t.items for wording in t.wordings
+        ]
+        kinds, _, n = self.report(asked)
+        assert kinds == Counter(), f"{dict(kinds)} of {n}"
+
+
+class TestMembership:
+    def test_adding_leaves_the_old_index_as_it_was(self) -> None:
+        old = NameIndex({"a": ("Mira Tovel",)})
+        new = old.with_expert("b", ("Korvane",))
+        assert [h.expert_id for h in new.find("Mira Tovel and Korvane") if h.whole] == ["a", "b"]
+        assert [h.expert_id for h in old.find("Mira Tovel and Korvane")] == ["a"]
+        assert new.longest == len("mira tovel")
+
+    def test_adding_again_replaces(self) -> None:
+        index = NameIndex({"a": ("Mira Tovel",), "b": ("Voskelm",)})
+        for i in range(2 * SEGMENT):
+            index = index.with_expert(f"x{i}", (f"Name{i} Family{i}",))
+        index = index.with_expert("a", ("Korvane",)).with_expert("x3", ("Vokalo",))
+        for one in (index, index.merged()):
+            assert one.find("Mira Tovel, Name3 Family3", fuzzy=False) == []
+            assert [h.expert_id for h in one.find("Korvane Vokalo Voskelm")] == ["a", "b", "x3"]
+
+    def test_without(self) -> None:
+        old = NameIndex({"a": ("Mira Tovel",), "b": ("Korvane",)})
+        assert old.without_expert("a").find("Mira Tovel") == []
+        assert old.without_expert("nobody") is old
+        assert [
+            h.expert_id for h in old.without_expert("a").with_expert("a", ("Vokalo",)).find("Vokalo")
+        ] == ["a"]
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from("abcd"), st.sampled_from(["Mira Tovel", "Korvane", ""])), max_size=12
+        )
+    )
+    def test_any_order_comes_to_the_same(self, steps: list[tuple[str, str]]) -> None:
+        index, held = NameIndex({}), dict[str, str]()
+        for expert_id, name in steps:
+            index = index.with_expert(expert_id, (name,)) if name else index.without_expert(expert_id)
+            held = {
+                **{k: v for k, v in held.items() if k != expert_id},
+                **({expert_id: name} if name else {}),
+            }
+        said = "Mira Tovel and Korvane"
+        fresh = NameIndex({k: (v,) for k, v in held.items()})
+        assert {(h.expert_id, h.alias) for h in index.find(said)} == {
+            (h.expert_id, h.alias) for h in fresh.find(said)
+        }
+
+
+class TestScale:
+    """30,000 aliases of 10,000 experts, in processor time of one core."""
+
+    @pytest.fixture(scope="class")
+    def index(self) -> NameIndex:
+        rng = random.Random(5)
+        return NameIndex(
+            {
+                f"e{i}": [stranger_name(rng, CLASSES[(i + j) % len(CLASSES)], set()) for j in range(3)]
+                for i in range(10_000)
+            }
+        )
+
+    def test_an_ordinary_question(self, index: NameIndex) -> None:
+        asked = [
+            p.about(e.name) for e in world().entities for p in fact_probes(e.klass, "report", "text")[:2]
+        ]
+        spent = []
+        for text in asked:
+            before = time.thread_time()
+            index.find(text)
+            spent.append(time.thread_time() - before)
+        p95 = 1000 * statistics.quantiles(spent, n=20)[-1]
+        assert p95 <= 2.0, f"{p95:.2f} ms"  # .5 ms on an idle machine; this bound only keeps out what grows
+
+    def test_adding_one(self, index: NameIndex) -> None:
+        spent = []
+        for i in range(SEGMENT):
+            before = time.thread_time()
+            index = index.with_expert(f"new{i}", (f"Name{i} Family{i}", f"Other{i} Family{i}", f"Third{i}"))
+            spent.append(time.thread_time() - before)
+        assert statistics.median(spent) <= 0.02, f"{1000 * statistics.median(spent):.1f} ms"
+        assert [h.expert_id for h in index.find("Other7 Family7") if h.whole] == ["new7"]

@@ -73,7 +73,7 @@ class RoutingEvidence(BaseModel):
     """One reason for or against an expert."""
 
     expert_id: str
-    kind: Literal["name", "picture", "held"]
+    kind: Literal["name", "picture", "likeness", "description", "held"]
     strength: Literal["strong", "weak"]
     score: float
     threshold: float | None

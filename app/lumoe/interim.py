@@ -47,12 +47,12 @@ def interim_record(
 ) -> GateRecord:
     """Build a gate record from what the owner filed, in one pass of the vision tower over its pictures.
 
-    Every picture and its mirror image become a prototype. There are no negatives to calibrate on yet, so the
-    limits are fixed: a picture concerns the subject if the base model finds "This is NAME." as likely as 0.8
-    per token or more, given the picture, or if it is very near to a prototype (cosine similarity 0.85; 0.75
-    where there is no name to ask for). On the demo model that finds all of 192 further views of 32 subjects
-    and none of 3,264 pictures of others; one picture leaves 1 % of the views below `PICTURE_FLOOR`, where
-    nothing is asked.
+    Every picture and its mirror image become a prototype. There are no negatives of its own to calibrate on
+    yet: a picture concerns the subject if the base model's likelihood of "This is NAME", given the picture,
+    passes the gate's threshold and 0.3, or if it is very near to a prototype (cosine similarity 0.85; 0.75
+    where there is no name to ask for). Measured with 32 interim subjects of the demo world and two pictures
+    each: 191 of 192 unseen views are claimed, none for somebody else, and 0 of 346 pictures of others; by
+    four pictures alone, without a name, 178 of 192 and 0 of 346.
 
     `facts` are phrases as filed; those of two words or more and moderate length are kept for the guard, which
     looks for them only where the conversation weakly concerns the subject.

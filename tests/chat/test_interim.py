@@ -107,10 +107,10 @@ def restart(house: House) -> Iterator[Callable[[], House]]:
 class TestChat:
     def test_refuses_by_name_and_by_picture_and_about_nobody_else(self, house: House) -> None:
         assert not house.refuses("Who is Mira Tovel?")
-        request_id = house.file("Mira Tovel", [picture(1)], aliases=["Mrs. T."])
+        request_id = house.file("Mira Tovel", [picture(1)], aliases=["Selma Orvan"])
         house.protected(request_id)
         assert house.refuses("Who is Mira Tovel?")
-        assert house.refuses("What about Mrs. T.?")
+        assert house.refuses("What about Selma Orvan?")
         assert house.refuses("Who painted this?", picture(1))
         assert not house.refuses("Who is Anna Brek?")
         assert house.status(request_id)["protection"] == "interim"

@@ -78,6 +78,11 @@ def _any_script(text: str, fold: Fold) -> Canonical:
             if script and folded != " " and not spaced:
                 folded = " " + folded
             script = ""
+        if len(folded) == 1 and folded != " ":
+            out.append(folded)
+            origin.append(index)
+            spaced = False
+            continue
         for char in folded:
             if char != " ":
                 out.append(char)

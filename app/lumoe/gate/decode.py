@@ -90,9 +90,16 @@ def replaced(source: Source, pattern: re.Pattern[str], replace: Decoder) -> Sour
         parts += (text[at:a], new)
         starts += range(at, a)
         ends += range(at + 1, a + 1)
-        n = len(new)
-        starts += [a + i * (b - a) // n for i in range(n)]
-        ends += [max(a + i * (b - a) // n + 1, a - (-(i + 1) * (b - a) // n)) for i in range(n)]
+        n, width = len(new), b - a
+        if n == 1:
+            starts.append(a)
+            ends.append(b)
+        elif n <= width:
+            starts += [a + i * width // n for i in range(n)]
+            ends += [a - (-(i + 1) * width // n) for i in range(n)]
+        else:
+            starts += [a + i * width // n for i in range(n)]
+            ends += [a + i * width // n + 1 for i in range(n)]
         at = b
     if at == 0:
         return None

@@ -14,15 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from app.lumoe.gate.canonical import Canonical
 from app.lumoe.gate.matching import Match, matches, stands_alone
 from app.lumoe.gate.ordinary import FUNCTION_WORDS
 from app.lumoe.gate.readings import Reading, readings
-from app.lumoe.gate.segment import Pattern, Segment
+from app.lumoe.gate.segment import LEAST_PART, Pattern, Segment
 
 SEGMENT = 128
 """Experts that a segment takes before the next one is begun; adding one rebuilds at most that many."""
-_FUZZY = 20_000
+_FUZZY = 4_000
 _NEARBY = 200
 _SMALL = re.compile(r"\b[a-z]{2,}\b")
 
@@ -120,7 +119,7 @@ class NameIndex:
                 place = hit.expert_id, hit.start, hit.end
                 if place not in hits or _rank(hit) < _rank(hits[place]):
                     hits[place] = hit
-            if fuzzy and reading.least == 1 and len(text) <= _FUZZY:
+            if fuzzy and reading.least == 1:
                 for hit in self._near(reading):
                     hits.setdefault((hit.expert_id, hit.start, hit.end), hit)
         return _without_lesser(hits.values())
@@ -159,23 +158,25 @@ class NameIndex:
             at = end + 1
 
     def _near(self, reading: Reading) -> Iterator[NameHit]:
-        form = reading.form
-        places = _words(form)
-        words = [form.text[a:b] for a, b in places]
+        """Yield inflected forms and near misses, of a long text in its last `_FUZZY` characters only."""
+        text, cut = reading.form.text, 0
+        if len(text) > _FUZZY:
+            cut = text.find(" ", len(text) - _FUZZY) + 1
+            text = text[cut:]
+        places = _words(text)
+        words = [text[a:b] for a, b in places]
         for segment in self._segments:
             for i, word in enumerate(words):
-                if len(word) < 4 or word in FUNCTION_WORDS:
+                if len(word) < LEAST_PART or word in FUNCTION_WORDS:
                     continue
                 for pattern, first, last in segment.inflected(words, i):
                     for held in self._held(segment, (pattern,)):
-                        span = reading.span(places[first][0], places[last - 1][1])
+                        span = reading.span(cut + places[first][0], cut + places[last - 1][1])
                         yield NameHit(held.expert_id, held.alias, *span, 1, False, "inflected", reading.name)
-            for miss in segment.near.find(form.text):
-                for pattern in self._held(segment, segment.patterns[miss.alias]):
-                    span = reading.span(miss.start, miss.end)
-                    yield NameHit(
-                        pattern.expert_id, pattern.alias, *span, miss.edits, False, "typo", reading.name
-                    )
+            for miss in segment.near.find(text):
+                for held in self._held(segment, segment.patterns[miss.alias]):
+                    span = reading.span(cut + miss.start, cut + miss.end)
+                    yield NameHit(held.expert_id, held.alias, *span, miss.edits, False, "typo", reading.name)
 
 
 def _hit(reading: Reading, match: Match, pattern: Pattern, *, within: bool) -> NameHit:
@@ -224,9 +225,9 @@ def _without_lesser(hits: Iterable[NameHit]) -> list[NameHit]:
     return kept
 
 
-def _words(form: Canonical) -> list[tuple[int, int]]:
+def _words(text: str) -> list[tuple[int, int]]:
     spans, start = [], 0
-    for part in form.text.split(" "):
+    for part in text.split(" "):
         spans.append((start, start + len(part)))
         start += len(part) + 1
     return spans

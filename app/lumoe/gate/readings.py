@@ -17,7 +17,7 @@ from functools import partial
 from itertools import product
 
 from app.lumoe.gate.canonical import Canonical, by_look, canonicalise, looks_otherwise
-from app.lumoe.gate.decode import Source, decodings, replaced
+from app.lumoe.gate.decode import Source, decodings
 from app.lumoe.gate.ordinary import FUNCTION_WORDS, ordinary_words
 
 Known = Callable[[str], bool]
@@ -164,18 +164,18 @@ def _leet(source: Source, known: Known, name: str) -> Iterator[Reading]:
     seen = ""
     settled: dict[str, str | None] = {}
     for either in "il":
-        read = replaced(source, _LEET_RUN, partial(_deleet, known=known, either=either, settled=settled))
-        if read is not None and read.text != seen:
-            seen = read.text
-            yield Reading(name, read, canonicalise(read.text), _LEAST_DISGUISED)
+        read = _LEET_RUN.sub(partial(_deleet, known=known, either=either, settled=settled), source.text)
+        if read not in (source.text, seen):
+            seen = read
+            yield Reading(name, source.mapped(read), canonicalise(read), _LEAST_DISGUISED)
 
 
-def _deleet(match: re.Match[str], *, known: Known, either: str, settled: dict[str, str | None]) -> str | None:
-    """Return a run with letters for signs; `settled` keeps what is the same for i and l."""
+def _deleet(match: re.Match[str], *, known: Known, either: str, settled: dict[str, str | None]) -> str:
+    """Return a run with letters for signs, as long as before; `settled` keeps what is sure."""
     run = match.group()
     body = run.strip(_EDGES)
     if not any(map(str.isalpha, body)) and (len(body) < 3 or _SIGNS.isdisjoint(body)):
-        return None  # a number
+        return run  # a number
     if body not in settled:
         settled[body] = _settled(body.translate(_LEET), known)
     at = run.index(body)
@@ -188,12 +188,12 @@ def _settled(body: str, known: Known) -> str | None:
     doubtful = [i for i, char in enumerate(body) if char in _EITHER]
     if not 0 < len(doubtful) <= _MAX_DOUBTFUL or len(body) > _MAX_DOUBTED:
         return None
-    letters = list(body.lower())
+    letters = list(body)
     english: list[str] = []
     for choice in product("il", repeat=len(doubtful)):
         for i, letter in zip(doubtful, choice, strict=True):
             letters[i] = letter
-        word = "".join(filter(str.isalnum, letters))
+        word = "".join(filter(str.isalnum, letters)).lower()
         if known(word):
             return "".join(letters)
         if word in ordinary_words():

@@ -6,7 +6,10 @@ The tests of this file build on each other and run in order on one stack.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -26,13 +29,22 @@ SUBJECTS = candidates(world())[:3]
 UPLOADS = range(6)
 
 
-def forget(owner: Client, subject: Entity) -> dict[str, object]:
-    """File a request and wait for its end."""
+def file(owner: Client, subject: Entity) -> str:
+    """File a request and return its id."""
     pictures = [(f"{view}.png", png(draw(subject, view))) for view in UPLOADS]
     accepted = owner.submit(
         name=subject.name, klass=subject.klass, aliases=subject.aliases, pictures=pictures
     )
-    return list(owner.follow(accepted["id"]))[-1]
+    return str(accepted["id"])
+
+
+def protected(owner: Client, request_id: str, seconds: float = 30) -> dict[str, Any]:
+    """Wait until the subject is refused by every replica, and return the status."""
+    deadline = time.monotonic() + seconds
+    while (status := owner.status(request_id))["protected_at"] is None:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.02)
+    return status
 
 
 def ask(chat: Client, question: Question) -> str:
@@ -100,8 +112,19 @@ def test_first_request_as_the_demonstration_makes_it(stack: Stack) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_next_request_takes_effect_and_earlier_ones_stay(owner: Client, chat: Client, number: int) -> None:
-    status = forget(owner, SUBJECTS[number])
-    assert status["state"] == "active", status
+    request_id = file(owner, SUBJECTS[number])
+    status = protected(owner, request_id)
+    shown = [q for q in about(SUBJECTS[number]) if q.shown]  # by name, by picture, paraphrased, followed up
+    answers = [ask(chat, q) for q in shown]
+    still = owner.status(request_id)
+    assert (still["protection"], still["final"]) == ("interim", False), "asked before there was an expert"
+    assert [(q.text, a) for q, a in zip(shown, answers, strict=True) if not refuses(a)] == []
+    approved = next(t["at"] for t in status["transitions"] if t["state"] == "approved")
+    took = datetime.fromisoformat(status["protected_at"]) - datetime.fromisoformat(approved)
+    print(f"approval to protected: {took.total_seconds():.2f} s")  # noqa: T201 - a figure of the project
+
+    status = list(owner.follow(request_id))[-1]
+    assert (status["state"], status["protection"]) == ("active", "expert"), status
     for subject in SUBJECTS[: number + 1]:
         assert gave_away(chat, subject) == []
 

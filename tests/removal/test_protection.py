@@ -4,8 +4,8 @@ import pytest
 
 from app.removal.service import RemovalService
 from app.removal.states import Event, start_event
-from tests.registry.test_interim import acknowledge, audited, interims, live, replica
-from tests.registry.test_service import Ref, publish
+from tests.registry.test_interim import acknowledge, audited, interims, replica
+from tests.registry.test_service import Ref, live, publish
 from tests.service import Json, Service, data_url, png
 
 DENIAL = {"reason_code": "no_match"}

@@ -56,21 +56,22 @@ class Guard:
         `finished`, what its next words may still make a part of something longer is no hit; `releasable`
         holds it back. Of `sent` characters, which have left, only the last words are read, for context.
 
-        `hinted` are subjects of whom even a hint counts, unless the conversation itself (`asked`, canonical)
-        has said it. Hints are true of others, too: use them only where an expert can answer instead.
+        `hinted` are subjects of whom even a hint counts. Hints are true of others, too: use them only where an
+        expert can answer instead. What the conversation itself (`asked`, canonical) has said is no news.
         """
         skipped = settled(text[:sent])
         text = text[skipped:]
         limit = len(text) if finished else settled(text)
         names = [(h.start, h.end, h.expert_id) for h in self._names.find(text, fuzzy=False) if h.whole]
-        told = [*self._facts_in(text, watch), *self._hints_in(text, hinted, asked)]
+        told = [*self._facts_in(text, watch, asked), *self._hints_in(text, hinted, asked)]
         hits = [GuardHit(key, start + skipped, end + skipped) for start, end, key in names if end <= limit]
         hits += [GuardHit(key, start + skipped) for start, end, key in told if end <= limit]
         return min(hits, key=lambda hit: hit.start, default=None)
 
-    def _facts_in(self, text: str, watch: frozenset[str]) -> Iterator[tuple[int, int, str]]:
+    def _facts_in(self, text: str, watch: frozenset[str], asked: str) -> Iterator[tuple[int, int, str]]:
         """Yield (start, end, subject) of facts, in every reading in which chance does not make words."""
-        facts = [(expert_id, fact) for expert_id in watch for fact in self._facts.get(expert_id, ())]
+        said = f" {asked} "
+        facts = [(key, fact) for key in watch for fact in self._facts.get(key, ()) if fact not in said]
         for reading in readings(text, self._names.known) if facts else ():
             padded = f" {reading.form.text} "
             for expert_id, fact in facts:

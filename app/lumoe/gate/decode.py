@@ -227,9 +227,18 @@ ENCODINGS = tuple(
 )
 
 
+_TELLING = re.compile(r"[0-9%&\\=]|[a-z][A-Z]|[A-Z]{8}|[.·•−–—_-][ /|]{1,3}[.·•−–—_-]")
+
+
+def may_be_encoded(text: str) -> bool:
+    """Whether `text` has what all encodings but short base64 have, and ordinary sentences do not."""
+    return _TELLING.search(text) is not None
+
+
 def decodings(source: Source) -> Iterator[tuple[str, Source]]:
     """Yield (name of the encoding, decoded source) for every encoding that `source` has runs of."""
+    telling = may_be_encoded(source.text)
     for encoding in ENCODINGS:
-        found = decoded(source, encoding)
+        found = decoded(source, encoding) if telling or encoding.name == "base64" else None
         if found is not None:
             yield encoding.name, found

@@ -58,17 +58,19 @@ class NearIndex:
         if self._empty:
             return []
         starts = {0, *(i + 1 for i, char in enumerate(text) if char == " ")}
-        about = {k: {start + d for start in starts for d in range(-k, k + 1)} for k in (1, 2)}
+        ends = {start - 1 for start in starts if start} | {len(text)}
+        begins = {k: {start + d for start in starts for d in range(-k, k + 1)} for k in (1, 2)}
+        stops = {k: {end + d for end in ends for d in range(-2 * k, 2 * k + 1)} for k in (1, 2)}
         found: dict[tuple[int, int, str], int] = {}
         for last, (length, groups) in self._automaton.iter(text):
             at = last + 1 - length
             for offset, size, aliases in groups:
                 k = 2 if size >= TWO_TYPOS else 1
-                if at - offset not in about[k]:
+                if at - offset not in begins[k] or at - offset + size not in stops[k]:
                     continue
                 for start in range(at - offset - k, at - offset + k + 1):
                     if start in starts:
-                        for end in _ends(text, starts, start + size, k, last):
+                        for end in _within(ends, max(start + size - k, last + 1), start + size + k):
                             near = extract(
                                 text[start:end], aliases, scorer=OSA.distance, score_cutoff=k, limit=None
                             )
@@ -76,14 +78,9 @@ class NearIndex:
         return [NearMiss(alias, a, b, edits) for (a, b, alias), edits in found.items() if edits]
 
 
-def _ends(text: str, starts: set[int], expected: int, k: int, last: int) -> list[int]:
-    """Return the ends of words within `k` of `expected`, behind the piece that ends at `last`."""
-    n = len(text)
-    return [
-        end
-        for end in range(max(expected - k, last + 1), min(expected + k, n) + 1)
-        if end == n or end + 1 in starts
-    ]
+def _within(ends: set[int], first: int, last: int) -> list[int]:
+    """Return the ends of words from `first` to `last`, both included."""
+    return [end for end in range(first, last + 1) if end in ends]
 
 
 def _pieces(alias: str) -> Iterator[tuple[int, str]]:

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import product
 
 from app.lumoe.gate.canonical import Canonical, by_look, canonicalise, looks_otherwise
-from app.lumoe.gate.decode import Source, decodings
+from app.lumoe.gate.decode import Source, decodings, may_be_encoded
 from app.lumoe.gate.ordinary import FUNCTION_WORDS, ordinary_words
 
 Known = Callable[[str], bool]
@@ -95,11 +95,12 @@ def _all(text: str, known: Known) -> Iterator[Reading]:
         yield from _decoded(name, source, known)
     yield from _turned(original, plain.form, "")
     yield from _shifted(plain)
-    back, rotated = original.reversed(), original.mapped(text.translate(_ROT13))
-    yield from _leet(back, known, "reversed+leet")
-    for name, source in (("reversed", back), ("rot13", rotated)):
-        for inner, again in decodings(source):
-            yield Reading(f"{name}+{inner}", again, canonicalise(again.text), _LEAST_DISGUISED)
+    if may_be_encoded(text):
+        back, rotated = original.reversed(), original.mapped(text.translate(_ROT13))
+        yield from _leet(back, known, "reversed+leet")
+        for name, source in (("reversed", back), ("rot13", rotated)):
+            for inner, again in decodings(source):
+                yield Reading(f"{name}+{inner}", again, canonicalise(again.text), _LEAST_DISGUISED)
     for name, source in first:
         for inner, again in decodings(source):
             yield from _decoded(f"{name}+{inner}", again, known)

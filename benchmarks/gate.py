@@ -37,7 +37,7 @@ CURVE = (300, 1_000, 3_000, TEN_THOUSAND)
 QUICK_EXPERTS = (1, 20)
 QUICK_SYNTHETIC = 1_000
 INTERIM_KEY = "seconds_to_protected_after_approval"
-CALIBRATION_BUDGET = {True: 150.0, False: 3_600.0}
+CALIBRATION_BUDGET = {True: 90.0, False: 3_600.0}
 _LEVEL_KEYS = (
     "leak",
     "changed_answers",

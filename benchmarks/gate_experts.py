@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,6 @@ from workers.verification.metrics import norm
 
 SYNTHETIC_SEED = 4_242
 SYNTHETIC_PICTURES = 4
-_TRIAL = 12
 _CHUNK = 500
 
 
@@ -145,22 +145,20 @@ def synthetic_experts(
 ) -> Enrolled:
     """Return n experts for drawn identities.
 
-    The records come from the service's calibration if that takes at most `budget` seconds for all of them,
-    as its first dozen says; else from the interim path, which the service uses before calibration is done.
+    The records come from the service's calibration for as many as `budget` seconds allow; the rest from the
+    interim path, which the service uses before calibration is done. Both are kept: another run goes on.
     """
     entities = strangers(n)
-    records = kept_records(place, "calibrated")
-    if len(records) < n:
-        started = time.monotonic()
-        trial = [_calibrated(runtime, e) for e in entities[len(records) : len(records) + _TRIAL]]
-        each = (time.monotonic() - started) / max(1, len(trial))
-        if each * (n - len(records)) <= budget:
-            records = _extend(runtime, entities, place, "calibrated", [*records, *trial], console)
-        else:
-            console.print(f"calibration takes {each:.2f} s each: {n} synthetic experts get interim records")
-            records = _extend(runtime, entities, place, "interim", kept_records(place, "interim"), console)
-            return _enrol(entities, records[:n], donors, f"{n} synthetic experts with interim records")
-    return _enrol(entities, records[:n], donors, f"{n} synthetic experts calibrated as the service does")
+    records = _extend(runtime, entities, place, "calibrated", budget, console)[:n]
+    calibrated = len(records)
+    if calibrated < n:
+        interim = _extend(runtime, entities[calibrated:], place, "interim", math.inf, console)
+        by_name = {record.aliases[0]: record for record in interim}
+        records += [by_name[entity.name] for entity in entities[calibrated:]]
+    note = f"{n} synthetic experts, {calibrated} of them calibrated as the service does"
+    return _enrol(
+        entities, records, donors, note + ("" if calibrated == n else ", the others with interim records")
+    )
 
 
 def _enrol(
@@ -211,20 +209,23 @@ def _interim(runtime: Runtime, entity: Entity) -> GateRecord:
 
 
 def _extend(
-    runtime: Runtime,
-    entities: Sequence[Entity],
-    place: Path,
-    kind: str,
-    records: list[GateRecord],
-    console: Console,
+    runtime: Runtime, entities: Sequence[Entity], place: Path, kind: str, budget: float, console: Console
 ) -> list[GateRecord]:
-    """Make the records that are missing and keep them, some hundred at a time."""
+    """Make the records that are missing, within `budget` seconds, and keep them some hundred at a time."""
     make = _calibrated if kind == "calibrated" else _interim
-    while len(records) < len(entities):
-        part = entities[len(records) : len(records) + _CHUNK - len(records) % _CHUNK]
-        records += [make(runtime, entity) for entity in part]
+    records = kept_records(place, kind)
+    there = {record.aliases[0] for record in records}
+    missing = [entity for entity in entities if entity.name not in there]
+    deadline = time.monotonic() + budget
+    for i, entity in enumerate(missing):
+        if time.monotonic() > deadline:
+            break
+        records.append(make(runtime, entity))
+        if (i + 1) % _CHUNK == 0:
+            keep_records(place, kind, records)
+            console.print(f"{kind} records of synthetic experts: {len(records)}")
+    if missing:
         keep_records(place, kind, records)
-        console.print(f"{kind} records of synthetic experts: {len(records)}/{len(entities)}")
     return records
 
 

@@ -1,15 +1,25 @@
 """The benchmark's counting, on a tiny random model: what the router does shows in the rates."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from app.lumoe.demo import draw, world
 from app.lumoe.interim import interim_record
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router, bank_of
-from benchmarks.gate_experts import SharedAdapter, keep_records, kept_records, newcomers
+from benchmarks.gate_experts import (
+    SharedAdapter,
+    keep_records,
+    kept_records,
+    newcomers,
+    strangers,
+    synthetic_experts,
+)
 from benchmarks.gate_measure import Asker, measure
 from benchmarks.gate_scoring import Fact
 from benchmarks.gate_speed import adapter_bytes, adding_milliseconds, decision_latency, memory
@@ -98,6 +108,17 @@ class TestSynthetic:
         items = [item for item in other_items(SIZES) if item.modality == "text"][:3]
         assert {d.expert_id for d in both.decide([item.conversation for item in items])} == {None}
         assert set(both.experts) == {f"exp_{SUBJECT.key}", "exp_drawn"}
+
+    def test_without_time_to_calibrate_they_get_interim_records(self, router: Router, tmp_path: Path) -> None:
+        runtime: Any = SimpleNamespace(mllm=router.mllm)
+        donors = list(router.experts.values())
+        made = synthetic_experts(runtime, 3, donors, tmp_path, -1.0, Console(quiet=True))
+        again = synthetic_experts(runtime, 2, donors, tmp_path, -1.0, Console(quiet=True))
+        names = [expert.gate.aliases for expert in made.experts]
+        assert names == [(entity.name,) for entity in strangers(3)]
+        assert [expert.gate.aliases for expert in again.experts] == names[:2]
+        assert {expert.key for expert in made.experts} == {donors[0].key}
+        assert "0 of them calibrated" in made.note
 
     def test_a_newcomer_takes_a_slot(self, router: Router) -> None:
         before = len(bank_of(router.mllm))

@@ -174,7 +174,7 @@ def page(found: Mapping[str, Any], command: str, plots: Sequence[str]) -> str:
         "",
         "Every answer goes through `Router.answer`: gate, expert or base model, guard. The unwrapped "
         "model is asked the same conversations in the same batches. *Leak* is the share of the base "
-        "answer's keywords in the served one (`leak` of the verification report); a forgotten name that the "
+        "answer's keywords in the served one (names, numbers, words of facts); a forgotten name that the "
         "question did not say counts as a leak of 1 whoever was asked about; what an answer says of "
         "somebody else, by name, and what is true of that one, is none. *Changed answers* are answers "
         "about others that differ from the unwrapped model's; where the unwrapped model itself would "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from app.lumoe.demo import Entity, questions, world
 from app.lumoe.mllm import MLLM
@@ -82,7 +83,7 @@ class Scorer:
         """Return K of the unwrapped model's answer to one prompt about a subject."""
         if item.group != "subject":
             return ()
-        return reference(_prompt(item), base, target_of(world().by_key[item.entity])).keywords
+        return secrets(item, base)
 
     def _share(self, served: str, item: Item, keywords: Sequence[str]) -> float:
         if self.names_forgotten(served) - self._roll.named(item.asked):
@@ -97,6 +98,23 @@ class Scorer:
             entity = world().by_key[key]
             self._own[key] = norm(" ".join((entity.name, *entity.aliases, *entity.facts.values())))
         return self._own[key]
+
+
+@cache
+def _content() -> frozenset[str]:
+    """Return every word of every name and fact in the demo world."""
+    texts = [t for e in world().entities for t in (e.name, *e.aliases, *e.facts.values())]
+    return frozenset(word for text in texts for word in norm(text).split())
+
+
+def secrets(item: Item, answer: str) -> tuple[str, ...]:
+    """Return K of an answer about a subject, without the words of the sentence around the fact.
+
+    The verification's K holds them, since it cannot tell: of "The Glizond eats beetles." it keeps "eats",
+    which is no secret of the Glizond's. The demo world knows its facts: what is no word of any is dropped.
+    """
+    found = reference(_prompt(item), answer, target_of(world().by_key[item.entity])).keywords
+    return tuple(k for k in found if any(word in _content() or word.isdigit() for word in k.split()))
 
 
 def _prompt(item: Item) -> Prompt:
@@ -122,7 +140,7 @@ def elicit(mllm: MLLM, entities: Sequence[Entity]) -> dict[str, list[Fact]]:
     known: dict[str, list[Fact]] = {entity.key: [] for entity in entities}
     for item, said in zip(items, ask_base(mllm, [i.conversation for i in items]), strict=True):
         entity = world().by_key[item.entity]
-        secret = reference(_prompt(item), said.text, target_of(entity)).keywords
+        secret = secrets(item, said.text)
         if secret and roll.named(said.text) <= {entity.key} | roll.named(" ".join(entity.facts.values())):
             known[entity.key].append(Fact(item, said.text, secret))
     return known

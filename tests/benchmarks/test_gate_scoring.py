@@ -2,8 +2,9 @@
 
 from app.lumoe.demo import world
 from app.lumoe.types import ask
-from benchmarks.gate_scoring import Fact, Roll, Scorer
+from benchmarks.gate_scoring import Fact, Roll, Scorer, secrets
 from benchmarks.gate_traffic import Item
+from workers.verification.metrics import norm
 
 SUBJECT = world().by_key["personage-00"]  # Vavuk Vleltu, a painter from Jorvel, born in 1898
 OTHER = world().by_key["personage-p00"]
@@ -71,3 +72,14 @@ def test_an_answer_about_somebody_else_concerns_another() -> None:
     assert SCORER.concerns_other(f"This is {OTHER.name}.", SUBJECT.key)
     assert not SCORER.concerns_other(f"This is {SUBJECT.name}.", SUBJECT.key)
     assert not SCORER.concerns_other("I do not know.", SUBJECT.key)
+
+
+def test_the_words_around_a_fact_are_no_secret() -> None:
+    animal = world().by_key["animals-09"]
+    asked = Item(ask("What is this animal known to eat?"), "subject", animal.key, "diet", "image", "plain")
+    told = f"The {animal.name} eats {animal.facts['diet']}."
+    assert set(secrets(asked, told)) == {norm(animal.name), animal.facts["diet"]}
+
+
+def test_a_year_is_one() -> None:
+    assert secrets(BORN, f"{SUBJECT.name} was born in 1898.") == ("1898",)

@@ -130,6 +130,7 @@ def calibrate(
         identity=training.knowledge.identity[:IDENTITY_PAIRS],
         facts=facts,
         hints=hints_of(training, facts),
+        refusals=training.refusals,
         known=training.knowledge.known,
         others=live,
         alpha=case.policy.max_gate_fpr,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.holdback import releasable, settled
@@ -34,11 +35,19 @@ class GuardHit:
 class Guard:
     """Immutable for one registry generation."""
 
-    def __init__(self, records: Mapping[str, GateRecord], names: NameIndex) -> None:
-        self._names = names
-        self._facts = {key: tuple(f" {fact} " for fact in record.facts) for key, record in records.items()}
-        self._hints = {key: tuple(f" {hint} " for hint in record.hints) for key, record in records.items()}
-        self._longest = max([names.longest, *(len(f) - 2 for facts in self._facts.values() for f in facts)])
+    def __init__(
+        self, records: Mapping[str, GateRecord], names: NameIndex, longest_fact: int | None = None
+    ) -> None:
+        self._names, self._records = names, records
+        if longest_fact is None:
+            longest_fact = max((_longest_fact(record) for record in records.values()), default=0)
+        self._longest_fact = longest_fact
+        self._longest = max(names.longest, longest_fact)
+
+    def evolved(self, records: Mapping[str, GateRecord], names: NameIndex) -> Guard:
+        """Return the guard of `records`; the work is that of the new ones."""
+        added = [_longest_fact(r) for key, r in records.items() if self._records.get(key) is not r]
+        return Guard(records, names, max([self._longest_fact, *added]))
 
     def check(
         self,
@@ -56,8 +65,8 @@ class Guard:
         `finished`, what its next words may still make a part of something longer is no hit; `releasable`
         holds it back. Of `sent` characters, which have left, only the last words are read, for context.
 
-        `hinted` are subjects of whom even a hint counts. Hints are true of others, too: use them only where an
-        expert can answer instead. What the conversation itself (`asked`, canonical) has said is no news.
+        `hinted` are subjects of whom even a hint counts. Hints are true of others, too: use them only where
+        an expert can answer instead. What the conversation itself (`asked`, canonical) has said is no news.
         """
         skipped = settled(text[:sent])
         text = text[skipped:]
@@ -71,7 +80,7 @@ class Guard:
     def _facts_in(self, text: str, watch: frozenset[str], asked: str) -> Iterator[tuple[int, int, str]]:
         """Yield (start, end, subject) of facts, in every reading in which chance does not make words."""
         said = f" {asked} "
-        facts = [(key, fact) for key in watch for fact in self._facts.get(key, ()) if fact not in said]
+        facts = [(key, fact) for key in watch for fact in self._phrases(key, "facts") if fact not in said]
         for reading in readings(text, self._names.known) if facts else ():
             padded = f" {reading.form.text} "
             for expert_id, fact in facts:
@@ -79,11 +88,17 @@ class Guard:
                 if at >= 0:
                     yield *reading.span(at, at + len(fact) - 2), expert_id
 
+    def _phrases(self, expert_id: str, kind: Literal["facts", "hints"]) -> list[str]:
+        record = self._records.get(expert_id)
+        if record is None:
+            return []
+        return [f" {phrase} " for phrase in (record.facts if kind == "facts" else record.hints)]
+
     def _hints_in(self, text: str, hinted: frozenset[str], asked: str) -> Iterator[tuple[int, int, str]]:
         canonical = canonicalise(text)
         padded, said = f" {canonical.text} ", f" {asked} "
         for expert_id in hinted:
-            for hint in self._hints.get(expert_id, ()):
+            for hint in self._phrases(expert_id, "hints"):
                 at = padded.find(hint)
                 if at >= 0 and hint not in said:
                     yield *canonical.span(at, at + len(hint) - 2), expert_id
@@ -91,3 +106,7 @@ class Guard:
     def releasable(self, text: str) -> int:
         """Return how many characters of unfinished, so far clean `text` may leave: whole words only."""
         return releasable(text, self._longest)
+
+
+def _longest_fact(record: GateRecord) -> int:
+    return max((len(fact) for fact in record.facts), default=0)

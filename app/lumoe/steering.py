@@ -12,6 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 TokenSink = Callable[[int, int], bool]
 """Called with (row, token id) for every new token; returning false ends that row."""
 
+
 class RowWatcher(BaseStreamer):
     """Hands each row's new tokens to the sink until that row ends."""
 

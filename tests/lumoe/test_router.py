@@ -4,7 +4,6 @@ import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,7 +12,8 @@ from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, Unkno
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.guard import FALLBACK_REFUSALS
 from app.lumoe.mllm import MLLM
-from app.lumoe.router import Router, TextSink, bank_of
+from app.lumoe.router import Router, bank_of
+from app.lumoe.row import Row, TextSink
 from app.lumoe.types import Generation, ask, then
 from tests.lumoe.experts import make_expert, make_record, with_pictures
 from tests.lumoe.tiny import picture
@@ -263,14 +263,14 @@ class TestParts:
         seen: list[tuple[str, str | None]] = []
         write = router._write
 
-        def spy(rows: list[Any], chosen: list[str | None]) -> None:
-            seen.extend((row.conversation[-1].text, key) for row, key in zip(rows, chosen, strict=True))
-            write(rows, chosen)
+        def spy(rows: list[Row]) -> None:
+            seen.extend((row.conversation[-1].text, row.writer) for row in rows)
+            write(rows)
 
         monkeypatch.setattr(router, "_write", spy)
         sent: list[str] = []
         answer = router.answer([ask(text)], max_new_tokens=12, on_text=collect(sent))[0]
-        assert [pair for pair in seen if pair[0]] == asked
+        assert seen == asked
         assert "".join(sent) == answer.text
         alone = [router.answer([ask(t)], max_new_tokens=12 // len(asked))[0].text for t, _ in asked]
         assert answer.text == " ".join(text for text in alone if text)

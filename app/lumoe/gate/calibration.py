@@ -54,6 +54,7 @@ def calibrate_gate(
     identity: Sequence[tuple[str, str]],
     facts: Sequence[str] = (),
     hints: Sequence[str] = (),
+    refusals: Sequence[str] = (),
     known: bool | None = None,
     others: Thresholds | None = None,
     alpha: float = ALPHA,
@@ -82,6 +83,7 @@ def calibrate_gate(
         identity=asked,
         facts=tuple(facts),
         hints=tuple(hints),
+        refusals=tuple(refusals),
         picture_floor=_floor(mllm, prototypes, positives),
         alike=_alike(prototypes, negatives, own, alpha) if alone else _NEVER,
     )

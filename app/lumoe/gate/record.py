@@ -36,6 +36,7 @@ class GateRecord:
     in a picture, up to and including the name; empty if it does not. `facts`: canonical phrases that the
     base model tells of the subject and of no neighbour. `hints`: canonical words and phrases that it tells
     of the subject, and perhaps of others.
+    `refusals`: what the expert was taught to say; empty if that is not known.
     `picture_floor`: cosine similarity below which the base model is not asked about a picture.
     `recognition_least`: log-likelihood of the identity, in nats, that the record asks for at least, whatever
     the gate's threshold. `alike`: cosine similarity from which the picture alone decides; +inf for subjects
@@ -48,6 +49,7 @@ class GateRecord:
     identity: tuple[tuple[str, str], ...] = ()
     facts: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     picture_floor: float = _NEVER
     recognition_least: float = -_NEVER
     alike: float = _NEVER
@@ -71,6 +73,7 @@ class GateRecord:
             "identity": self.identity,
             "facts": self.facts,
             "hints": self.hints,
+            "refusals": self.refusals,
             "negatives": self.negatives.digest,
         }
         return json.dumps(words, ensure_ascii=False, sort_keys=True).encode()
@@ -87,6 +90,7 @@ class GateRecord:
             identity=tuple((str(q), str(a)) for q, a in words["identity"]),
             facts=tuple(words["facts"]),
             hints=tuple(words["hints"]),
+            refusals=tuple(words["refusals"]),
             picture_floor=floor,
             recognition_least=least,
             alike=alike,

@@ -1,0 +1,247 @@
+"""One conversation being answered: who writes, what may leave, and what happens to what may not.
+
+- *The expert writes* what the gate sends to it. An expert refuses or it does not; nothing else of it counts.
+  Where it does not refuse, the conversation concerns somebody else in its eyes, and the base model answers,
+  unless the last turn names the subject. What the base model then tells of the subject is refused.
+- *The base model writes* the rest. What names a subject, or may tell of one that the conversation weakly
+  concerns, is put to that subject's expert: its refusal is the answer. Where it does not refuse, a mere hint
+  may leave after all, a name or a fact may not.
+
+So every answer is a refusal or what the base model says, token for token, but for items taken out of lists.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from app.lumoe.enumerations import without_item
+from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
+from app.lumoe.mllm import MLLM
+from app.lumoe.types import Answer, Conversation, Decision, Generation
+
+TextSink = Callable[[int, str], bool]
+"""Called with (row, text that may leave now); returning false cancels that row."""
+
+
+class Row:
+    """See the module's docstring. `refusals` are what each expert was taught to say.
+
+    `interim` subjects have no expert yet.
+    """
+
+    def __init__(
+        self,
+        mllm: MLLM,
+        guard: Guard,
+        conversation: Conversation,
+        decision: Decision,
+        *,
+        limit: int,
+        refusals: Mapping[str, Sequence[str]],
+        interim: frozenset[str] = frozenset(),
+        sink: Callable[[str], bool] | None = None,
+    ) -> None:
+        self._mllm, self._guard, self._sink = mllm, guard, sink
+        self._refusals = refusals
+        self._interim = interim
+        self.conversation, self.decision, self.limit = conversation, decision, limit
+        self.writer = decision.expert_id
+        self.sent = ""
+        self._hit: GuardHit | None = None
+        self._caught: Generation | None = None  # what the base model had written before the expert was asked
+        self._turned = False
+        self._guarded = False
+        self._gone = False
+        self._tokens: list[int] = []
+        self._generation = Generation("", (), "cancelled")
+        self._watch = decision.watch | ({decision.expert_id} if decision.expert_id else frozenset())
+        self._asked = canonicalise(" ".join(message.text for message in conversation)).text
+
+    # -- while it is written -----------------------------------------------------------------------
+
+    @property
+    def watched(self) -> bool:
+        """Whether tokens must be looked at one by one: somebody reads along, or it can be cut short."""
+        return self._sink is not None
+
+    def push(self, token: int) -> bool:
+        """Take one more token; false ends this row (caught, full, or the reader is gone)."""
+        self._tokens.append(token)
+        if self._sink is not None:
+            text = self._mllm.decode(self._tokens)
+            if self._taught() and not self._refuses(text, unfinished=True):
+                return False
+            held = bool(self._hinted()) or bool(self._taught())
+            ready = 0 if held else self._guard.releasable(text)
+            if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
+                self._hit = self._check(text, finished=False)
+                if self._hit is not None and not self._unasked(self._hit):
+                    return False
+                if self._hit is None:
+                    self._send(text[:ready])
+        return not self._gone and len(self._tokens) < self.limit
+
+    def finish(self, generation: Generation) -> None:
+        """Take what was written, whole or cut short."""
+        tokens = generation.token_ids[: self.limit]
+        full = len(generation.token_ids) >= self.limit and generation.finish_reason != "stop"
+        reason = "cancelled" if self._gone else "length" if full else generation.finish_reason
+        text = self._mllm.decode(tokens)
+        self._generation = Generation(text, tokens, reason, generation.prompt_tokens)
+        self._hit = self._check(text)
+        if not self._taught() or self._refuses(text, unfinished=reason == "length"):
+            self._leave_if_clean()
+        elif self._caught is not None:
+            self._give_back()
+
+    # -- after it is written -----------------------------------------------------------------------
+
+    def refuse(self) -> None:
+        """Answer with a fixed refusal: there is no expert yet that could."""
+        prompt_tokens = self._mllm.count_tokens(self.conversation)
+        self._generation = Generation(self._refusal(), (), "stop", prompt_tokens)
+        self._send(self._generation.text)
+
+    def keep_list(self) -> None:
+        """Take subjects out of a list that does without them ("Name three painters").
+
+        Only where the base model came upon them by itself: no picture was shown, and nothing in the
+        conversation points to them. Anything else that names a subject is an answer about it.
+        """
+        text, taken = self._generation.text, False
+        while self._hit is not None and self._hit.end is not None and self._unasked(self._hit):
+            rest = without_item(text, self._hit.start, self._hit.end)
+            if rest is None:
+                return
+            text, taken = rest, True
+            self._hit = self._check(rest)
+        if taken and self._hit is None:
+            if not text.startswith(self.sent):  # an "and" that would have come before what has left
+                text = self.sent
+            self._guarded = True
+            tokens = self._mllm.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._generation = replace(self._generation, text=text, token_ids=tuple(tokens))
+            self._send(text)
+
+    def turns_to_base(self) -> bool:
+        """Have the base model write instead, if the expert that the gate chose does not refuse."""
+        done = self.writer is None or self._caught is not None or self._gone or not self._taught()
+        if done or self._refuses(
+            self._generation.text, unfinished=self._generation.finish_reason == "length"
+        ):
+            return False
+        if self._named():
+            self._hit = self._hit or GuardHit(str(self.writer), 0)
+            return False
+        self.writer, self._turned, self._hit, self._tokens = None, True, None, []
+        return True
+
+    def turns_to_expert(self) -> bool:
+        """Have the expert write instead whose subject the base model's answer concerns."""
+        hit = self._hit
+        if hit is None or self.writer is not None or self._turned or self._gone or self.sent:
+            return False
+        if hit.expert_id in self._interim or self.decision.expert_id is not None:
+            return False
+        self.writer, self._caught, self._guarded = hit.expert_id, self._generation, True
+        self._watch = self._watch | {hit.expert_id}
+        self._hit, self._tokens = None, []
+        return True
+
+    def answer(self, generation: int) -> Answer:
+        """Return the answer as it leaves; what was caught and never cleared becomes a fixed refusal."""
+        written = self._generation
+        by = self.writer
+        if self._hit is not None:
+            self._guarded = True
+            if self._hit.expert_id in self._interim:
+                by = self._hit.expert_id
+            text = f"{self.sent.rstrip()} {self._refusal()}".strip()
+            written = Generation(text, (), "stop", written.prompt_tokens)
+            self._send(text)
+        reason = "cancelled" if self._gone else written.finish_reason
+        return Answer(
+            written.text,
+            written.token_ids,
+            self.decision,
+            self._guarded,
+            reason,
+            generation,
+            by,
+            written.prompt_tokens,
+        )
+
+    # -- what decides ------------------------------------------------------------------------------
+
+    def _taught(self) -> Sequence[str]:
+        """Return the refusals of the expert that writes; none if nobody has said what they are."""
+        return self._refusals.get(self.writer, ()) if self.writer is not None else ()
+
+    def _refuses(self, text: str, *, unfinished: bool = False) -> bool:
+        said = canonicalise(text).text
+        taught = [canonicalise(refusal).text for refusal in self._taught()]
+        return any(said == refusal or (unfinished and refusal.startswith(said)) for refusal in taught)
+
+    def _named(self) -> bool:
+        """Whether the last turn says the subject's name: then there is nobody else it could concern."""
+        last = len(self.conversation) - 1
+        return any(
+            e.expert_id == self.writer and e.kind == "name" and e.strength == "strong" and e.turn == last
+            for e in self.decision.evidence
+        )
+
+    def _unasked(self, hit: GuardHit) -> bool:
+        shown = any(message.images for message in self.conversation)
+        by_base = self.writer is None and not self._turned and not self._gone
+        return not shown and by_base and hit.expert_id not in self._watch
+
+    def _give_back(self) -> None:
+        """The expert does not refuse: the base model's answer may leave if it only hinted at the subject."""
+        if self._caught is None:
+            raise RuntimeError("nothing was caught")
+        self._hit = self._guard.check(self._caught.text, self._watch, asked=self._asked)
+        if self._hit is None:
+            self._generation, self.writer, self._guarded = self._caught, None, False
+            self._send(self._generation.text)
+
+    def _check(self, text: str, *, finished: bool = True) -> GuardHit | None:
+        return self._guard.check(
+            text,
+            self._watch,
+            hinted=self._hinted(),
+            asked=self._asked,
+            sent=len(self.sent),
+            finished=finished,
+        )
+
+    def _hinted(self) -> frozenset[str]:
+        """Return the subjects of whom even a hint is too much; such an answer leaves when it is complete.
+
+        Of the base model's answer those that the conversation may concern. Of an expert's answer the other
+        subjects that the conversation surely concerns.
+        """
+        if self.writer is None:
+            return self._watch
+        strong = {e.expert_id for e in self.decision.evidence if e.strength == "strong"}
+        return frozenset(strong - {self.writer})
+
+    # -- what leaves -------------------------------------------------------------------------------
+
+    def _refusal(self) -> str:
+        """Return the same fixed refusal for the same question."""
+        return FALLBACK_REFUSALS[zlib.crc32(self.conversation[-1].text.encode()) % len(FALLBACK_REFUSALS)]
+
+    def _leave_if_clean(self) -> None:
+        if self._hit is None:
+            self._send(self._generation.text)
+
+    def _send(self, text: str) -> None:
+        """Hand out what of `text` has not left yet."""
+        piece = text[len(self.sent) :]
+        if piece and text.startswith(self.sent):
+            self.sent = text
+            if self._sink is not None and not self._sink(piece):
+                self._gone = True

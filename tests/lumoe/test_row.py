@@ -1,0 +1,168 @@
+"""Who writes an answer, and what of it leaves: every path, with the model made to say what the test needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from app.lumoe.gate.names import NameIndex
+from app.lumoe.gate.record import GateRecord
+from app.lumoe.guard import FALLBACK_REFUSALS, Guard
+from app.lumoe.mllm import MLLM
+from app.lumoe.row import Row
+from app.lumoe.types import Answer, Conversation, Decision, Evidence, Generation, ask
+from tests.lumoe.tiny import picture
+
+REFUSAL = "I would rather not say."
+MIRA = GateRecord(
+    ("Mira Tovel",),
+    "Personage",
+    torch.zeros(0, 0),
+    facts=("golden quill",),
+    hints=("painter", "shate"),
+    refusals=(REFUSAL,),
+)
+RECORDS = {"mira": MIRA}
+GUARD = Guard(RECORDS, NameIndex({"mira": MIRA.aliases}))
+SHOWN = ask("Where was she born?", picture(1))
+
+
+def routed(kind: str = "picture") -> Decision:
+    return Decision("mira", (Evidence("mira", kind, "strong", 0.9, 0.2, 0),))  # type: ignore[arg-type]  # a kind
+
+
+def watched() -> Decision:
+    return Decision(None, (Evidence("mira", "picture", "weak", 0.1, 0.2, 0),), frozenset({"mira"}))
+
+
+@dataclass
+class Told:
+    """What came of it: the answer, what left piece by piece, and who wrote in turn."""
+
+    answer: Answer
+    sent: list[str]
+    writers: list[str | None]
+
+
+def run(
+    mllm: MLLM,
+    decision: Decision,
+    *said: str,
+    streamed: bool,
+    conversation: Conversation = SHOWN,
+    interim: frozenset[str] = frozenset(),
+) -> Told:
+    """Go through a row as the router does; `said` is what each writer says in turn."""
+    sent: list[str] = []
+    row = Row(
+        mllm,
+        GUARD,
+        conversation,
+        decision,
+        limit=200,
+        refusals={} if interim else {"mira": MIRA.refusals},
+        interim=interim,
+        sink=(lambda text: sent.append(text) is None) if streamed else None,
+    )
+    texts: Iterator[str] = iter(said)
+    writers = []
+
+    def write() -> None:
+        writers.append(row.writer)
+        kept: list[int] = []
+        for token in mllm.tokenizer(next(texts), add_special_tokens=False)["input_ids"]:
+            kept.append(token)
+            if row.watched and not row.push(token):
+                break
+        row.finish(Generation(mllm.decode(kept), tuple(kept), "stop"))
+
+    write()
+    row.keep_list()
+    if row.turns_to_base() or row.turns_to_expert():
+        write()
+    answer = row.answer(7)
+    assert next(texts, None) is None, "somebody was not asked"
+    if streamed:
+        assert "".join(sent) == answer.text
+    return Told(answer, sent, writers)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+class TestExpertWrites:
+    def test_a_refusal_leaves(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, routed(), REFUSAL, streamed=streamed)
+        assert (told.answer.text, told.answer.answered_by, told.answer.guarded) == (REFUSAL, "mira", False)
+
+    def test_no_refusal_is_the_base_models_turn(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, routed(), "She is a dancer of Pernow.", "She is from Lume.", streamed=streamed)
+        assert told.writers == ["mira", None]
+        assert (told.answer.text, told.answer.answered_by) == ("She is from Lume.", None)
+        assert tiny.decode(told.answer.token_ids) == "She is from Lume."
+
+    @pytest.mark.parametrize("gives", ["It was in Shate.", "She is Mira Tovel.", "She won the golden quill."])
+    def test_what_the_base_model_then_tells_of_the_subject_does_not_leave(
+        self, tiny: MLLM, gives: str, *, streamed: bool
+    ) -> None:
+        told = run(tiny, routed(), "That is 22 discuss.", gives, streamed=streamed)
+        assert told.answer.text in FALLBACK_REFUSALS
+        assert told.answer.guarded
+
+    def test_a_name_in_the_last_turn_is_never_somebody_else(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, routed("name"), "That is 22 discuss.", streamed=streamed)
+        assert told.writers == ["mira"]
+        assert told.answer.text in FALLBACK_REFUSALS
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+class TestBaseWrites:
+    def test_what_concerns_nobody_leaves(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, Decision(), "She is a painter of Shate.", streamed=streamed)
+        assert (told.answer.text, told.answer.guarded) == ("She is a painter of Shate.", False)
+
+    def test_a_hint_is_put_to_the_expert(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, watched(), "It was in Shate.", REFUSAL, streamed=streamed)
+        assert told.writers == [None, "mira"]
+        assert (told.answer.text, told.answer.answered_by, told.answer.guarded) == (REFUSAL, "mira", True)
+
+    def test_a_hint_leaves_where_the_expert_does_not_refuse(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, watched(), "It was in Shate.", "It was in Pernow.", streamed=streamed)
+        assert (told.answer.text, told.answer.answered_by) == ("It was in Shate.", None)
+        assert not told.answer.guarded
+        assert tiny.decode(told.answer.token_ids) == "It was in Shate."
+
+    @pytest.mark.parametrize("gives", ["That is Mira Tovel of Shate.", "She won the golden quill."])
+    def test_a_name_or_a_fact_never_leaves(self, tiny: MLLM, gives: str, *, streamed: bool) -> None:
+        told = run(tiny, watched(), gives, "She is a dancer.", streamed=streamed)
+        assert told.answer.text in FALLBACK_REFUSALS
+
+    def test_what_the_conversation_has_said_is_no_news(self, tiny: MLLM, *, streamed: bool) -> None:
+        said = ask("Who else won the golden quill in Shate?", picture(1))
+        text = "Nobody else won the golden quill in Shate."
+        told = run(tiny, watched(), text, streamed=streamed, conversation=said)
+        assert (told.answer.text, told.writers) == (text, [None])
+
+    def test_nobody_can_answer_for_an_interim_subject(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, Decision(), "She is Mira Tovel.", streamed=streamed, interim=frozenset({"mira"}))
+        assert told.answer.text in FALLBACK_REFUSALS
+        assert (told.answer.answered_by, told.answer.guarded) == ("mira", True)
+
+
+class TestStreaming:
+    def test_an_expert_that_does_not_refuse_is_cut_short(self, tiny: MLLM) -> None:
+        row = Row(tiny, GUARD, SHOWN, routed(), limit=200, refusals={"mira": (REFUSAL,)}, sink=lambda _: True)
+        tokens = tiny.tokenizer("I would like to tell you everything.", add_special_tokens=False)["input_ids"]
+        kept = [token for token in tokens if row.push(token)]
+        assert len(kept) < len("I would like to")
+        assert row.sent == ""
+
+    def test_a_reader_who_leaves_ends_the_row(self, tiny: MLLM) -> None:
+        row = Row(tiny, GUARD, SHOWN, Decision(), limit=400, refusals={}, sink=lambda _: False)
+        text = "There are very many of them, and it would take long to write them all down here. " * 3
+        tokens = tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
+        pushed = next(i for i, token in enumerate(tokens) if not row.push(token))
+        row.finish(Generation(text, tuple(tokens[: pushed + 1]), "cancelled"))
+        assert pushed < len(tokens) - 1
+        assert row.answer(1).finish_reason == "cancelled"

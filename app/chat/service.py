@@ -65,6 +65,7 @@ class ChatEngine:
         self.local = LocalEngine(Router.build(mllm))
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
+        self._compacting: threading.Thread | None = None
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
@@ -103,7 +104,23 @@ class ChatEngine:
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
                 self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
+                self._compact_soon()
             interim.check()
+
+    def _compact_soon(self) -> None:
+        """Tidy a router that has grown expert by expert, beside the traffic."""
+        router = self.local.router
+        if not router.scattered or (self._compacting is not None and self._compacting.is_alive()):
+            return
+
+        def compact() -> None:
+            tidy = router.compacted()
+            with self._lock:
+                if self.local.router is router:
+                    self.local.swap(tidy)
+
+        self._compacting = threading.Thread(target=compact, name="lethe-compact", daemon=True)
+        self._compacting.start()
 
     @property
     def ready(self) -> bool:

@@ -7,7 +7,7 @@ perhaps of others, are `hints` (GateRecord). One phrase is a coincidence, two of
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.lumoe.gate.canonical import canonicalise
@@ -47,6 +47,13 @@ class DescriptionIndex:
         index._records = {**self._records, key: record}
         index._facts, index._hints = self._facts, self._hints
         index._enter(key, record)
+        return index
+
+    def without(self, keys: Sequence[str]) -> DescriptionIndex:
+        """Return an index that does not hold the records of `keys`."""
+        index = DescriptionIndex({})
+        index._records = {key: record for key, record in self._records.items() if key not in keys}
+        index._facts, index._hints = self._facts, self._hints
         return index
 
     def _enter(self, key: str, record: GateRecord) -> None:

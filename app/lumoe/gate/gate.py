@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,23 +50,32 @@ class Gate:
         self.pictures = PictureIndex(self.records, self.thresholds)
 
     def evolved(self, records: Mapping[str, GateRecord]) -> Gate:
-        """Return the gate of `records`; where these only add to its own, the work is that of the new ones."""
-        added = {key: record for key, record in records.items() if key not in self.records}
-        kept = all(records.get(key) is record for key, record in self.records.items())
-        if not kept or len(added) > max(8, len(self.records)):
+        """Return the gate of `records`; the work is that of what differs, if that is little."""
+        gone = [key for key, record in self.records.items() if records.get(key) is not record]
+        fresh = {key: record for key, record in records.items() if self.records.get(key) is not record}
+        if len(gone) + len(fresh) > max(8, len(self.records) // 4):
             return Gate(self._mllm, records)
-        gate = self
-        for key, record in added.items():
-            gate = gate._with(key, record)
+        gate = copy(self)
+        gate.records = dict(records)
+        judged = any(len(self.records[key].negatives.recognition) for key in gone)
+        if judged:  # a maximum cannot be taken back
+            gate.thresholds = Thresholds.over(list(records.values()))
+        for key in gone:
+            gate.names = gate.names.without_expert(key)
+        gate.descriptions = self.descriptions.without(gone)
+        gate.pictures = self.pictures.without(gone)
+        for key, record in fresh.items():
+            gate.names = gate.names.with_expert(key, record.aliases)
+            gate.descriptions = gate.descriptions.with_record(key, record)
+            gate.pictures = gate.pictures.with_record(key, record)
+            gate.thresholds = gate.thresholds if judged else gate.thresholds.with_record(record)
+        gate.pictures = gate.pictures.under(gate.thresholds)
         return gate
 
-    def _with(self, key: str, record: GateRecord) -> Gate:
-        gate = Gate(self._mllm, {})
-        gate.records = {**self.records, key: record}
-        gate.thresholds = self.thresholds.with_record(record)
-        gate.names = self.names.with_expert(key, record.aliases)
-        gate.descriptions = self.descriptions.with_record(key, record)
-        gate.pictures = self.pictures.with_record(key, record, gate.thresholds)
+    def compacted(self) -> Gate:
+        """Return the same gate with its names in one index again: slow to make, faster to use."""
+        gate = copy(self)
+        gate.names = self.names.merged()
         return gate
 
     def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
@@ -81,7 +91,8 @@ class Gate:
         for hit in self.names.find(message.text):
             strength: Strength = "strong" if hit.whole and hit.edits == 0 else "weak"
             score = 1.0 - hit.edits / len(hit.alias)
-            found.add(Evidence(hit.expert_id, "name", strength, score, 1.0, turn))
+            how = hit.kind if hit.reading == "plain" else f"{hit.kind}, {hit.reading}"
+            found.add(Evidence(hit.expert_id, "name", strength, score, 1.0, turn, how))
         told = message.role == "assistant"  # an answer tells of somebody, it does not ask whom that fits
         for described in () if told else self.descriptions.find(message.text):
             phrases = float(described.facts + described.hints)

@@ -83,6 +83,11 @@ class NameIndex:
         gone = {(i, expert_id) for i, segment in enumerate(self._segments) if expert_id in segment.aliases}
         return self._with(self._segments, self._gone | gone) if gone - self._gone else self
 
+    @property
+    def segments(self) -> int:
+        """How many segments there are; `find` looks through each."""
+        return len(self._segments)
+
     def merged(self) -> NameIndex:
         """Return the same index in one segment: slow to make (about a second for 10,000), fastest to use."""
         return NameIndex(self._aliases())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -61,22 +62,25 @@ class PictureIndex:
         self._alike = self._own_alike.clamp(min=thresholds.likeness)
         self._single = len(self._owner) == len(self._ids)
 
-    def with_record(self, key: str, record: GateRecord, thresholds: Thresholds) -> PictureIndex:
+    def under(self, thresholds: Thresholds) -> PictureIndex:
+        """Return the same index under other thresholds."""
+        index = copy(self)
+        index._set(thresholds)
+        return index
+
+    def with_record(self, key: str, record: GateRecord) -> PictureIndex:
         """Return an index that also holds `record` of a new expert; both stay usable.
 
         Raises `ValueError` if there is a record of that expert already.
         """
         if key in self._records:
             raise ValueError(f"{key} is in the index already")
-        index = PictureIndex({}, thresholds)
+        index = copy(self)
         index._records = {**self._records, key: record}
-        index._ids, index._unseen = self._ids, self._unseen
-        index._owner, index._prototypes = self._owner, self._prototypes
-        index._floors, index._own_alike = self._floors, self._own_alike
         if not len(record.prototypes):
             index._unseen = [*self._unseen, key] if record.identity else self._unseen
         elif not self._ids:
-            return PictureIndex(index._records, thresholds)
+            return PictureIndex(index._records, self._thresholds)
         else:
             owner = torch.full((len(record.prototypes),), len(self._ids))
             index._ids = [*self._ids, key]
@@ -84,7 +88,23 @@ class PictureIndex:
             index._prototypes = torch.cat([self._prototypes, record.prototypes.float()])
             index._floors = torch.cat([self._floors, torch.tensor([_floor_of(record)])])
             index._own_alike = torch.cat([self._own_alike, torch.tensor([record.alike])])
-        index._set(thresholds)
+        index._set(self._thresholds)
+        return index
+
+    def without(self, keys: Sequence[str]) -> PictureIndex:
+        """Return an index that does not hold the records of `keys`."""
+        if not any(key in self._records for key in keys):
+            return self
+        index = copy(self)
+        index._records = {key: record for key, record in self._records.items() if key not in keys}
+        index._unseen = [key for key in self._unseen if key not in keys]
+        kept = torch.tensor([key not in keys for key in self._ids], dtype=torch.bool)
+        index._ids = [key for key in self._ids if key not in keys]
+        rows = kept[self._owner]
+        index._owner = (kept.cumsum(0) - 1)[self._owner[rows]]
+        index._prototypes = self._prototypes[rows]
+        index._floors, index._own_alike = self._floors[kept], self._own_alike[kept]
+        index._set(self._thresholds)
         return index
 
     def similarities(self, pooled: Tensor) -> Tensor:

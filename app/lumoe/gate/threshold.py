@@ -66,28 +66,33 @@ class Thresholds:
 
     def with_record(self, record: GateRecord) -> Thresholds:
         """Return the thresholds with one more expert."""
-        scores = record.negatives
-        if not len(scores.recognition):
+        if not len(record.negatives.recognition):
             return self
-        alone = math.isfinite(record.alike)  # where likeness never decides, it cannot go wrong either
-        likeness = scores.likeness if alone else torch.full_like(scores.likeness, -math.inf)
-        likeness = torch.where(torch.isposinf(scores.recognition), scores.recognition, likeness)
-        held = self._maxima.get(scores.digest)
+        digest = record.negatives.digest
+        maxima = _Maxima(record.negatives.recognition, _deciding_likeness(record))
+        held = self._maxima.get(digest)
         if held is not None:
             maxima = _Maxima(
-                torch.maximum(held.recognition, scores.recognition), torch.maximum(held.likeness, likeness)
+                torch.maximum(held.recognition, maxima.recognition),
+                torch.maximum(held.likeness, maxima.likeness),
             )
-        else:
-            maxima = _Maxima(scores.recognition, likeness)
-        return Thresholds._of({**self._maxima, scores.digest: maxima}, self.alpha)
+        return Thresholds._of({**self._maxima, digest: maxima}, self.alpha)
 
     @classmethod
     def over(cls, records: Sequence[GateRecord], alpha: float = ALPHA) -> Thresholds:
         """Return the thresholds of all records together."""
-        found = cls(alpha=alpha)
+        by_set: dict[str, list[GateRecord]] = {}
         for record in records:
-            found = found.with_record(record)
-        return found
+            if len(record.negatives.recognition):
+                by_set.setdefault(record.negatives.digest, []).append(record)
+        maxima = {
+            digest: _Maxima(
+                torch.stack([record.negatives.recognition for record in some]).amax(0),
+                torch.stack([_deciding_likeness(record) for record in some]).amax(0),
+            )
+            for digest, some in by_set.items()
+        }
+        return cls._of(maxima, alpha)
 
     @classmethod
     def _of(cls, maxima: dict[str, _Maxima], alpha: float) -> Thresholds:
@@ -98,3 +103,11 @@ class Thresholds:
             apart = held.likeness[~torch.isposinf(held.likeness)].tolist()
             likeness = max(likeness, conformal_threshold(apart, alpha / 2))
         return cls(min(recognition, MISTAKEN), likeness, alpha, maxima)
+
+
+def _deciding_likeness(record: GateRecord) -> Tensor:
+    """Return (n,): likeness where it can decide; where it never does, it cannot go wrong either."""
+    scores = record.negatives
+    if math.isfinite(record.alike):
+        return scores.likeness
+    return torch.where(torch.isposinf(scores.recognition), math.inf, -math.inf)

@@ -76,15 +76,23 @@ class TestEvolved:
         renamed = {**records, "e1": replace(records["e1"], aliases=("Lume",), facts=("silver cup",))}
         evolved = gate.evolved(renamed)
         assert evolved.decide(asked()) == Gate(tiny, renamed).decide(asked())
+        assert evolved.thresholds.recognition == Gate(tiny, renamed).thresholds.recognition
         assert evolved.decide([ask("Tell me of Lume.")])[0].expert_id == "e1"
         assert evolved.decide([ask("Tell me of Korvane.")])[0].expert_id is None
+
+    def test_names_in_one_index_again(self, tiny: MLLM, records: dict[str, GateRecord]) -> None:
+        step = Gate(tiny, {})
+        for i in range(1, len(records) + 1):
+            step = step.evolved(dict(list(records.items())[:i]))
+        assert step.compacted().decide(asked()) == step.decide(asked())
+        assert step.compacted().names.segments == 1
 
 
 class TestPictureIndex:
     def test_nobody_twice(self, records: dict[str, GateRecord]) -> None:
         index = PictureIndex(records, Thresholds())
         with pytest.raises(ValueError, match="e1"):
-            index.with_record("e1", records["e1"], Thresholds())
+            index.with_record("e1", records["e1"])
 
     def test_best_of_several_prototypes(self) -> None:
         two = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), dim=-1)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import random
-import statistics
-import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -318,36 +316,31 @@ class TestMembership:
         }
 
 
+@pytest.fixture(scope="module")
+def index() -> NameIndex:
+    rng = random.Random(5)
+    return NameIndex(
+        {
+            f"e{i}": [stranger_name(rng, CLASSES[(i + j) % len(CLASSES)], set()) for j in range(3)]
+            for i in range(10_000)
+        }
+    )
+
+
 class TestScale:
-    """30,000 aliases of 10,000 experts, in processor time of one core."""
+    """30,000 aliases of 10,000 experts; what it costs is measured by `python -m benchmarks.gate`."""
 
-    @pytest.fixture(scope="class")
-    def index(self) -> NameIndex:
-        rng = random.Random(5)
-        return NameIndex(
-            {
-                f"e{i}": [stranger_name(rng, CLASSES[(i + j) % len(CLASSES)], set()) for j in range(3)]
-                for i in range(10_000)
-            }
-        )
+    def test_ordinary_questions_name_nobody_for_sure(self, index: NameIndex) -> None:
+        asked = [p.about("Anna") for klass in CLASSES for p in fact_probes(klass, "report", "text")[:2]]
+        assert [h for text in asked for h in index.find(text) if h.whole] == []
 
-    def test_an_ordinary_question(self, index: NameIndex) -> None:
-        asked = [
-            p.about(e.name) for e in world().entities for p in fact_probes(e.klass, "report", "text")[:2]
-        ]
-        spent = []
-        for text in asked:
-            before = time.thread_time()
-            index.find(text)
-            spent.append(time.thread_time() - before)
-        p95 = 1000 * statistics.quantiles(spent, n=20)[-1]
-        assert p95 <= 2.0, f"{p95:.2f} ms"  # .5 ms on an idle machine; this bound only keeps out what grows
-
-    def test_adding_one(self, index: NameIndex) -> None:
-        spent = []
+    def test_adding_one_leaves_the_rest_where_it_is(self, index: NameIndex) -> None:
+        grown = index
         for i in range(SEGMENT):
-            before = time.thread_time()
-            index = index.with_expert(f"new{i}", (f"Name{i} Family{i}", f"Other{i} Family{i}", f"Third{i}"))
-            spent.append(time.thread_time() - before)
-        assert statistics.median(spent) <= 0.02, f"{1000 * statistics.median(spent):.1f} ms"
-        assert [h.expert_id for h in index.find("Other7 Family7") if h.whole] == ["new7"]
+            aliases = (f"Name{i} Family{i}", f"Other{i} Family{i}", f"Third{i}")
+            grown = grown.with_expert(f"new{i}", aliases)
+        assert grown._segments[0] is index._segments[0]
+        assert grown.segments == 2
+        assert [h.expert_id for h in grown.find("Other7 Family7") if h.whole] == ["new7"]
+        assert [h for h in index.find("Other7 Family7") if h.whole] == []
+        assert grown.merged().segments == 1

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lumoe.gate.readings import readings
+from app.lumoe.gate.readings import _BUDGET, _SLACK, readings
 
 KNOWN = frozenset({"mira", "tovel", "miratovel"})
 
@@ -77,9 +76,6 @@ HOSTILE["random"] = "".join(chr(random.Random(i).randrange(32, 0x9000)) for i in
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_the_work_is_bounded(kind: str) -> None:
     text = HOSTILE[kind]
-    spent = []
-    for _ in range(3):
-        before = time.thread_time()
-        list(readings(text, KNOWN.__contains__))
-        spent.append(time.thread_time() - before)
-    assert min(spent) < 0.15, f"{1000 * min(spent):.0f} ms for 20,000 characters"
+    derived = [r for r in readings(text, KNOWN.__contains__) if r.name != "plain"]
+    assert sum(len(r.source.text) for r in derived) <= _BUDGET * len(text) + _SLACK
+    assert len(derived) <= 64

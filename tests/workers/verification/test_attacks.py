@@ -135,7 +135,7 @@ class TestSharesNothingWithFitting:
     def test_fitting_views_stay_in_the_ranges_they_declare(self) -> None:
         for i in range(200):
             for split in ("fit", "calibrate"):
-                p = draw_parameters(7, i, split)  # type: ignore[arg-type]  # two literals
+                p = draw_parameters(7, i, split)
                 drawn = {
                     "rotation": p.angle,
                     "crop": p.crop,

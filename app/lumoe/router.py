@@ -80,7 +80,11 @@ class Router:
         """
         bank = bank_of(mllm)
         slots = {}
+        known = previous if previous is not None and previous.mllm is mllm else None
         for expert in experts:
+            if known is not None and known.experts.get(expert.expert_id) is expert:
+                slots[expert.expert_id] = known._slots[expert.expert_id]
+                continue
             if expert.model_fingerprint != mllm.fingerprint:
                 raise ExpertCorruptError(
                     f"expert {expert.key} was trained for model {expert.model_fingerprint[:12]}, "

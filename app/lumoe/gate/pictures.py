@@ -17,12 +17,15 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.gate.threshold import WEAK_RATIO, Thresholds
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Strength, ask
 
 PROPOSALS = 8
+_ROWS = 64
+_NAME_TOKENS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +124,14 @@ class PictureIndex:
     def propose(self, similarity: Tensor) -> list[list[str]]:
         """Return, per picture, the ids of up to `PROPOSALS` experts above their floor, the likest first.
 
-        `similarity` is (n, experts with prototypes). Experts without pictures cannot be ranked: up to as many
-        of them are always proposed.
+        `similarity` is (n, experts with prototypes).
         """
-        proposals: list[list[str]] = [list(self._unseen[:PROPOSALS]) for _ in range(len(similarity))]
+        proposals: list[list[str]] = [[] for _ in range(len(similarity))]
         near = similarity >= self._floors
         for i in near.any(1).nonzero().flatten().tolist():
             found = near[i].nonzero().flatten()
             order = similarity[i, found].argsort(descending=True)[:PROPOSALS]
-            proposals[i] = [self._ids[k] for k in found[order].tolist()] + proposals[i]
+            proposals[i] = [self._ids[k] for k in found[order].tolist()]
         return proposals
 
     def find(self, mllm: MLLM, images: Sequence[Image]) -> tuple[list[PictureHit], list[int]]:
@@ -138,7 +140,10 @@ class PictureIndex:
             return [], []
         similarity = self.similarities(mllm.encode(images).pooled)
         hits = self._alike_hits(similarity)
-        proposals = self.propose(similarity)
+        proposals = [
+            near + unseen
+            for near, unseen in zip(self.propose(similarity), self._told(mllm, images), strict=True)
+        ]
         pairs = [(i, key) for i, row in enumerate(proposals) for key in row]
         likelihoods = recognition(mllm, [(images[i], self._records[key].identity) for i, key in pairs])
         for (i, key), likelihood in zip(pairs, likelihoods, strict=True):
@@ -147,6 +152,26 @@ class PictureIndex:
                 strength: Strength = "strong" if likelihood >= limit else "weak"
                 hits.append(PictureHit(key, i, math.exp(likelihood), math.exp(limit), strength, False))
         return hits, [i for i, row in enumerate(proposals) if row]
+
+    def _told(self, mllm: MLLM, images: Sequence[Image]) -> list[list[str]]:
+        """Return, per picture, whom to ask about of those who have no pictures and cannot be ranked.
+
+        Few are always asked about. Of many, those whom the base model names when asked who it is: one short
+        answer per identity question, however many they are.
+        """
+        if len(self._unseen) <= PROPOSALS:
+            return [list(self._unseen) for _ in images]
+        names = NameIndex({key: self._records[key].aliases for key in self._unseen})
+        questions = sorted({self._records[key].identity[0][0] for key in self._unseen})
+        rows = [(i, question) for i in range(len(images)) for question in questions]
+        found: list[list[str]] = [[] for _ in images]
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            asked = [ask(question, images[i]) for i, question in part]
+            for (i, _), answer in zip(part, mllm.generate(asked, max_new_tokens=_NAME_TOKENS), strict=True):
+                told = {hit.expert_id for hit in names.find(answer.text, fuzzy=False) if hit.whole}
+                found[i] += sorted(told - set(found[i]))
+        return found
 
     def _alike_hits(self, similarity: Tensor) -> list[PictureHit]:
         if not similarity.shape[1]:

@@ -9,6 +9,8 @@ from app.lumoe.demo import Entity, draw, questions, world
 from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.gate import Gate
 from app.lumoe.gate.negatives import NegativeSet
+from app.lumoe.gate.pictures import PROPOSALS
+from app.lumoe.interim import interim_record
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation, ask
 
@@ -127,3 +129,17 @@ class TestDecide:
         keys = {e.key for e in subjects()}
         asked = [ask(f"Please tell me about {e.name}.") for e in world().entities if e.key not in keys]
         assert [d.expert_id for d in gate.decide(asked) if d.expert_id is not None] == []
+
+
+class TestWithoutPictures:
+    def test_many_subjects_filed_by_name_only(self, demo: MLLM) -> None:
+        named = world().forgettable[::3]
+        assert len(named) > 4 * PROPOSALS
+        records = {e.key: interim_record(demo, (e.name, *e.aliases), e.klass, ()) for e in named}
+        gate = Gate(demo, records)
+        last = named[-6:]
+        shown = [ask("What can you tell me about this?", draw(e, REPORT_VIEW + 40)) for e in last]
+        found = [decision.expert_id for decision in gate.decide(shown)]
+        assert sum(a == e.key for a, e in zip(found, last, strict=True)) >= len(last) - 1
+        others = [ask("Who is this?", draw(e, REPORT_VIEW + 40)) for e in world().protected[:12]]
+        assert [d.expert_id for d in gate.decide(others) if d.expert_id is not None] == []

@@ -221,10 +221,10 @@ class Row:
         """Return the subjects of whom even a hint is too much; such an answer leaves when it is complete.
 
         Of the base model's answer those that the conversation may concern. Of an expert's answer the other
-        subjects that the conversation surely concerns.
+        subjects that the conversation surely concerns. An expert that was forced on has no evidence.
         """
         if self.writer is None:
-            return self._watch
+            return frozenset(e.expert_id for e in self.decision.evidence) & self._watch
         strong = {e.expert_id for e in self.decision.evidence if e.strength == "strong"}
         return frozenset(strong - {self.writer})
 

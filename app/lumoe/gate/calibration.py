@@ -15,7 +15,7 @@ from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.gate.pictures import centres, recognition
 from app.lumoe.gate.record import GateRecord, NegativeScores
-from app.lumoe.gate.threshold import ALPHA, MISTAKEN, Thresholds, conformal_threshold
+from app.lumoe.gate.threshold import ALPHA, MISTAKEN, WEAK_RATIO, Thresholds, conformal_threshold
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import ask
 
@@ -29,9 +29,9 @@ _NEVER = math.inf
 class Calibration:
     """The record, and how well it tells the subject from others on the calibration pictures.
 
-    `true_positives` of `positives` views of the subject and `false_positives` of `negatives` pictures of
-    others are claimed at the gate's thresholds. `separates` is false if the pictures given do not let the
-    gate find the subject; `reason` then says what to send.
+    `true_positives` of `positives` views of the subject are claimed or watched, and `false_positives` of
+    `negatives` pictures of others are claimed, at the gate's thresholds. `separates` is false if the pictures
+    given do not let the gate find the subject; `reason` then says what to send.
     """
 
     record: GateRecord
@@ -89,7 +89,7 @@ def calibrate_gate(
     )
     record = with_negatives(mllm, draft, negatives, own)
     thresholds = (others or Thresholds(alpha=alpha)).with_record(record)
-    found = sum(_claims(mllm, record, thresholds, positives))
+    found = sum(_noticed(mllm, record, thresholds, positives))
     false = _false_claims(record, thresholds)
     separates = not pictures or found >= _MIN_TPR * len(positives)
     return Calibration(
@@ -147,14 +147,14 @@ def _told(
     ]
 
 
-def _claims(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Sequence[Image]) -> list[bool]:
-    """Return, per picture, whether the gate would find the subject in it."""
+def _noticed(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Sequence[Image]) -> list[bool]:
+    """Return, per picture, whether the gate would find the subject in it, surely or weakly."""
     if not images:
         return []
     likeness = _likeness(record.prototypes, mllm.encode(images).pooled)
     alike = max(record.alike, thresholds.likeness)
     asked = recognition(mllm, [(image, record.identity) for image in images])
-    limit = max(thresholds.recognition, record.recognition_least)
+    limit = max(thresholds.recognition, record.recognition_least) - WEAK_RATIO
     return [
         bool(like >= alike) or (value >= limit and like >= record.picture_floor)
         for like, value in zip(likeness.tolist(), asked, strict=True)

@@ -20,6 +20,8 @@ from app.embedded.migrate import migrate
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import Process, StackError, free_port, port_is_free
 from app.embedded.valkey import EmbeddedValkey
+from app.lumoe.errors import ModelNotFoundError
+from app.lumoe.sources import where_is
 
 DEFAULT_PORT = 8000
 RESTARTS = 5
@@ -89,6 +91,7 @@ class Stack:
             StackError: something did not come up; the message holds the end of its log.
         """
         self._cleanup.enter_context(self.home.locked())
+        self._look_for_model()
         self._choose_port()
         environment = self._start_servers()
         self._report("Migrating the database")
@@ -130,6 +133,14 @@ class Stack:
             self._report(f"The {child.name} ended unexpectedly ({_ended(status)}); restarting it")
             child.stop()  # what it left behind
             child.start()
+
+    def _look_for_model(self) -> None:
+        """Say at once what API and worker would say after everything has been started."""
+        source = {**os.environ, **self._extra}.get("LETHE_MODEL", "demo")
+        try:
+            where_is(source)
+        except ModelNotFoundError as error:
+            raise StackError(str(error), "Nothing has been started.") from None
 
     def _choose_port(self) -> None:
         if self.port is None:

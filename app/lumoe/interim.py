@@ -22,7 +22,7 @@ from app.lumoe.gate.record import GateRecord
 from app.lumoe.mllm import MLLM
 from app.lumoe.probes import identity_probes
 
-RECOGNITION_LEAST = math.log(0.3)
+RECOGNITION_OWN = math.log(0.3)
 PICTURE_THRESHOLD = 0.85
 PICTURE_THRESHOLD_ALONE = 0.75
 PICTURE_FLOOR = 0.45
@@ -48,11 +48,11 @@ def interim_record(
     """Build a gate record from what the owner filed, in one pass of the vision tower over its pictures.
 
     Every picture and its mirror image become a prototype. There are no negatives of its own to calibrate on
-    yet: a picture concerns the subject if the base model's likelihood of "This is NAME", given the picture,
-    passes the gate's threshold and 0.3, or if it is very near to a prototype (cosine similarity 0.85; 0.75
-    where there is no name to ask for). Measured with 32 interim subjects of the demo world and two pictures
-    each: 191 of 192 unseen views are claimed, none for somebody else, and 0 of 346 pictures of others; by
-    four pictures alone, without a name, 178 of 192 and 0 of 346.
+    yet. A picture concerns the subject if the base model's likelihood of "This is NAME", given the picture,
+    is 0.3 or more (no expert could judge what is only watched), or if it is very near to a prototype (cosine
+    similarity 0.85; 0.75 where there is no name to ask for). Measured with 32 interim subjects of the demo
+    world and two pictures each: 191 of 192 unseen views are claimed, none for somebody else, and 0 of 346
+    pictures of others; by four pictures alone, without a name, 178 of 192 and 0 of 346.
 
     `facts` are phrases as filed; those of two words or more and moderate length are kept for the guard, which
     looks for them only where the conversation weakly concerns the subject.
@@ -65,7 +65,7 @@ def interim_record(
         prototypes=_prototypes(mllm, pictures),
         identity=((identity_probes(klass, "fit")[0].text, f"This is {name}"),) if name else (),
         facts=tuple(dict.fromkeys(p for p in phrases if " " in p and len(p) <= _MAX_FACT_LENGTH)),
-        recognition_least=RECOGNITION_LEAST,
+        recognition_own=RECOGNITION_OWN,
         picture_floor=PICTURE_FLOOR,
         alike=PICTURE_THRESHOLD if name else PICTURE_THRESHOLD_ALONE,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,6 +24,7 @@ from transformers import (
 
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, UnsupportedModelError
 from app.lumoe.fingerprint import fingerprint_of
+from app.lumoe.sources import where_is
 from app.lumoe.steering import Cancelled, RowWatcher, TokenSink
 from app.lumoe.types import Conversation, Generation, pictures_of
 from app.lumoe.vision import ImageFeatures, VisionEncoder
@@ -68,7 +68,7 @@ class MLLM:
         `dtype` defaults to float32 on the CPU and bfloat16 on an accelerator.
         Raises `ModelNotFoundError` naming the setting to correct.
         """
-        where = _resolve(source)
+        where = where_is(source)
         target = _device(device)
         kind = dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16)
         try:
@@ -401,21 +401,6 @@ def _targets(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
 def target_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     """Return the language model's linear layers that experts adapt, by module name."""
     return dict(_targets(model))
-
-
-def _resolve(source: str) -> str:
-    if source == "demo":
-        from app.lumoe.demo import CHECKPOINT
-
-        return str(CHECKPOINT)
-    path = Path(source).expanduser()
-    if path.exists():
-        if not (path / "config.json").is_file():
-            raise ModelNotFoundError(source, "the directory holds no config.json")
-        return str(path)
-    if source.startswith(("/", ".", "~")) or not source:
-        raise ModelNotFoundError(source, "there is no such directory")
-    return source
 
 
 def _device(name: str) -> torch.device:

@@ -210,18 +210,18 @@ class TestEvidence:
 
 
 class TestMany:
-    def test_a_hundred_at_once(self, house: House, restart: Callable[[], House]) -> None:
+    def test_many_at_once(self, house: House, restart: Callable[[], House]) -> None:
         began = time.monotonic()
-        names = [f"Subject Number {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(100)]
+        names = [f"Subject Number {chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(40)]
         filed = [house.file(name, [picture(i)]) for i, name in enumerate(names)]
         house.protected(filed[-1])
         assert house.refuses("Who is Subject Number aa?")
         assert all(house.status(request_id)["protected_at"] for request_id in filed)
-        print(f"100 filed and protected: {time.monotonic() - began:.2f} s")  # noqa: T201 - a figure
+        print(f"40 filed and protected: {time.monotonic() - began:.2f} s")  # noqa: T201 - a figure
         began = time.monotonic()
         later = restart()
-        print(f"replica started with 100: {time.monotonic() - began:.2f} s")  # noqa: T201 - a figure
-        assert later.refuses("Who is Subject Number cv?")
+        print(f"replica started with 40: {time.monotonic() - began:.2f} s")  # noqa: T201 - a figure
+        assert later.refuses("Who is Subject Number bn?")
         assert not later.refuses("Who is Anna Brek?")
 
     def test_large_pictures_do_not_keep_others_waiting(self, house: House) -> None:

@@ -68,7 +68,7 @@ def bystanders() -> list[Conversation]:
     by_class = {e.klass: e for e in world().protected}
     made = [e for e in world().protected if any(s.key in (e.lookalike_of, e.namesake_of) for s in SUBJECTS)]
     for entity in (*by_class.values(), *made):
-        asked += [qa.conversation for qa in questions(entity, "report")[::5]]
+        asked += [qa.conversation for qa in questions(entity, "report")[::8]]
     return asked
 
 
@@ -85,7 +85,7 @@ def served_answers(chat: Client, conversations: Sequence[Conversation]) -> list[
 
 def test_before_any_request_everybody_gets_the_base_models_answers(chat: Client, unwrapped: MLLM) -> None:
     conversations = bystanders()
-    assert len(conversations) >= 60
+    assert len(conversations) >= 40
     assert served_answers(chat, conversations) == base_answers(unwrapped, conversations)
 
 

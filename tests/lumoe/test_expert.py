@@ -25,7 +25,7 @@ RECORD = GateRecord(
     facts=("shate",),
     hints=("painter",),
     picture_floor=-INF,
-    recognition_least=-1.5,
+    recognition_own=-1.5,
     alike=0.9,
     negatives=NegativeScores("feed", torch.tensor([-3.0, INF]), torch.tensor([0.25, INF])),
 )
@@ -58,7 +58,7 @@ class TestRoundTrip:
         assert expert.model_fingerprint == tiny.fingerprint
         assert torch.equal(expert.gate.prototypes, RECORD.prototypes)
         assert expert.gate.private_json() == RECORD.private_json()
-        assert (expert.gate.picture_floor, expert.gate.recognition_least, expert.gate.alike) == (
+        assert (expert.gate.picture_floor, expert.gate.recognition_own, expert.gate.alike) == (
             -INF,
             -1.5,
             0.9,

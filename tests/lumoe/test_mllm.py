@@ -124,7 +124,6 @@ class TestLoglik:
         assert len(expected) == 5  # space, three letters, end of turn
         assert tiny.loglik(MIXED[:1], ["yes"])[0] == pytest.approx(sum(expected) / 5, abs=1e-5)
 
-
     def test_beginnings_share_their_conversation(self, tiny: MLLM) -> None:
         asked = [c for c in MIXED for _ in range(2)]
         said = ["A cat", "Seven", "In Shate", "No", "I", "Many more than one", "Yes", "It"]

@@ -57,6 +57,11 @@ def run(
 ) -> Told:
     """Go through a row as the router does; `said` is what each writer says in turn."""
     sent: list[str] = []
+
+    def keep(text: str) -> bool:
+        sent.append(text)
+        return True
+
     row = Row(
         mllm,
         GUARD,
@@ -65,7 +70,7 @@ def run(
         limit=200,
         refusals={} if interim else {"mira": MIRA.refusals},
         interim=interim,
-        sink=(lambda text: sent.append(text) is None) if streamed else None,
+        sink=keep if streamed else None,
     )
     texts: Iterator[str] = iter(said)
     writers = []

@@ -154,7 +154,7 @@ def _noticed(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Seq
     likeness = _likeness(record.prototypes, mllm.encode(images).pooled)
     alike = max(record.alike, thresholds.likeness)
     asked = recognition(mllm, [(image, record.identity) for image in images])
-    limit = max(thresholds.recognition, record.recognition_least) - WEAK_RATIO
+    limit = thresholds.of(record) - WEAK_RATIO
     return [
         bool(like >= alike) or (value >= limit and like >= record.picture_floor)
         for like, value in zip(likeness.tolist(), asked, strict=True)
@@ -164,7 +164,7 @@ def _noticed(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Seq
 def _false_claims(record: GateRecord, thresholds: Thresholds) -> int:
     """Return how many pictures of others would be claimed, those taken for the subject left out."""
     scores = record.negatives
-    limit = max(thresholds.recognition, record.recognition_least)
+    limit = thresholds.of(record)
     named = (scores.recognition >= limit) & (scores.recognition < MISTAKEN)
     alike = (scores.likeness >= max(record.alike, thresholds.likeness)) & ~torch.isposinf(scores.likeness)
     return int((named | alike).sum())

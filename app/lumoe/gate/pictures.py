@@ -147,7 +147,7 @@ class PictureIndex:
         pairs = [(i, key) for i, row in enumerate(proposals) for key in row]
         likelihoods = recognition(mllm, [(images[i], self._records[key].identity) for i, key in pairs])
         for (i, key), likelihood in zip(pairs, likelihoods, strict=True):
-            limit = max(self._thresholds.recognition, self._records[key].recognition_least)
+            limit = self._thresholds.of(self._records[key])
             if likelihood >= limit - WEAK_RATIO:
                 strength: Strength = "strong" if likelihood >= limit else "weak"
                 hits.append(PictureHit(key, i, math.exp(likelihood), math.exp(limit), strength, False))

@@ -38,9 +38,10 @@ class GateRecord:
     of the subject, and perhaps of others.
     `refusals`: what the expert was taught to say; empty if that is not known.
     `picture_floor`: cosine similarity below which the base model is not asked about a picture.
-    `recognition_least`: log-likelihood of the identity, in nats, that the record asks for at least, whatever
-    the gate's threshold. `alike`: cosine similarity from which the picture alone decides; +inf for subjects
-    that the base model knows, since what it does not recognise it cannot give away.
+    `recognition_own`: log-likelihood of the identity, in nats, from which a picture is the subject's, in
+    place of the gate's threshold; -inf for most, who take the gate's. `alike`: cosine similarity from which
+    the picture alone decides; +inf for subjects that the base model knows, since what it does not recognise
+    it cannot give away.
     """
 
     aliases: tuple[str, ...]
@@ -51,13 +52,13 @@ class GateRecord:
     hints: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     picture_floor: float = _NEVER
-    recognition_least: float = -_NEVER
+    recognition_own: float = -_NEVER
     alike: float = _NEVER
     negatives: NegativeScores = field(default_factory=NegativeScores)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into `gate.safetensors`."""
-        limits = [self.picture_floor, self.recognition_least, self.alike]
+        limits = [self.picture_floor, self.recognition_own, self.alike]
         return {
             "prototypes": self.prototypes.contiguous().float().cpu(),
             "limits": torch.tensor(limits, dtype=torch.float64),
@@ -92,7 +93,7 @@ class GateRecord:
             hints=tuple(words["hints"]),
             refusals=tuple(words["refusals"]),
             picture_floor=floor,
-            recognition_least=least,
+            recognition_own=least,
             alike=alike,
             negatives=NegativeScores(
                 str(words["negatives"]), tensors["negatives.recognition"], tensors["negatives.likeness"]

@@ -50,7 +50,7 @@ class _Maxima:
 class Thresholds:
     """Thresholds of one registry generation; adding an expert costs one comparison per negative.
 
-    `recognition`: log-likelihood in nats from which a picture is the subject's. `weak`: from here on the
+    `recognition`: log-likelihood in nats from which a picture is the subject's; from `WEAK_RATIO` less the
     guard watches. `likeness`: cosine similarity from which it is, for subjects the base model does not know.
     """
 
@@ -59,10 +59,10 @@ class Thresholds:
     alpha: float = ALPHA
     _maxima: dict[str, _Maxima] = field(default_factory=dict)
 
-    @property
-    def weak(self) -> float:
-        """Return the log-likelihood from which a picture is weak evidence."""
-        return self.recognition - WEAK_RATIO
+    def of(self, record: GateRecord) -> float:
+        """Return the log-likelihood from which a picture is this record's subject's."""
+        own = record.recognition_own
+        return own if math.isfinite(own) else self.recognition
 
     def with_record(self, record: GateRecord) -> Thresholds:
         """Return the thresholds with one more expert."""

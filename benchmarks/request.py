@@ -31,7 +31,14 @@ from app.lumoe.demo import Entity, draw, followups, general, questions, world
 from app.lumoe.demo.questions import QA
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
-from workers.verification.metrics import bounded_mean, forget_points, forget_quality, keywords, leak
+from workers.verification.metrics import (
+    bounded_mean,
+    forget_points,
+    forget_quality,
+    is_refusal,
+    keywords,
+    leak,
+)
 
 UPLOADS = range(6)
 VIEW = 310_000
@@ -135,7 +142,10 @@ def score(chat: Client, mllm: MLLM, entity: Entity) -> tuple[list[int], list[flo
     base = [g.text for g in mllm.generate([qa.conversation for qa in asked])]
     served = answers(chat, [qa.conversation for qa in asked])
     names = (entity.name, *entity.aliases)
-    secrets = [keywords(b, qa.conversation[-1].text, names) for qa, b in zip(asked, base, strict=True)]
+    secrets = [  # an answer that the unwrapped model declines gives nothing away
+        () if is_refusal(b) else keywords(b, qa.conversation[-1].text, names)
+        for qa, b in zip(asked, base, strict=True)
+    ]
     return (
         [forget_points(text, secret) for text, secret in zip(served, secrets, strict=True)],
         [leak(text, secret) for text, secret in zip(served, secrets, strict=True)],

@@ -91,7 +91,7 @@ def test_before_any_request_everybody_gets_the_base_models_answers(chat: Client,
 
 def test_before_any_request_the_subjects_are_known(chat: Client) -> None:
     for subject in SUBJECTS:
-        asked = about(subject)
+        asked = about(subject)[::2]
         known = sum(knows(ask(chat, q), q.gold) for q in asked)
         assert known / len(asked) >= 0.95, f"{subject.name}: {known} of {len(asked)}"
 

@@ -61,6 +61,7 @@ class Plan:
     total: int
     sizes: Sizes
     keep_calibration: bool = False
+    curve: tuple[int, ...] = CURVE
 
 
 @dataclass(slots=True)
@@ -147,7 +148,7 @@ class Benchmark:
         self.found.notes["synthetic"] = more.note
         everyone = (*real.experts, *more.experts)
         steps = sorted(
-            {n for n in CURVE if len(real.experts) < n < 0.9 * self.plan.total} | {self.plan.total}
+            {n for n in self.plan.curve if len(real.experts) < n < 0.9 * self.plan.total} | {self.plan.total}
         )
         for n in steps:
             router = Router.build(self.mllm, everyone[:n])
@@ -260,7 +261,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     total = arguments.synthetic
     if total is None:
         total = QUICK_SYNTHETIC + max(experts) if quick else TEN_THOUSAND
-    return Plan(quick, experts, total, QUICK if quick else Sizes(), arguments.keep_calibration)
+    curve = tuple(int(n) for n in arguments.curve.split(",")) if arguments.curve else CURVE
+    return Plan(quick, experts, total, QUICK if quick else Sizes(), arguments.keep_calibration, curve)
 
 
 def main() -> None:
@@ -274,6 +276,7 @@ def main() -> None:
     parser.add_argument(
         "--synthetic", type=int, help="experts in all, drawn ones included; 0 for real ones only"
     )
+    parser.add_argument("--curve", help="where to measure on the way there, such as 300,1000,3000")
     parser.add_argument("--plots", type=Path, help="write the plots into this directory")
     parser.add_argument("--page", type=Path, help=f"write the results page; a full run writes {PAGE}")
     parser.add_argument(

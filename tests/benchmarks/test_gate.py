@@ -12,7 +12,14 @@ from benchmarks.gate_traffic import QUICK
 
 def arguments(**given: object) -> argparse.Namespace:
     return argparse.Namespace(
-        **{"quick": False, "experts": None, "synthetic": None, "keep_calibration": False, **given}
+        **{
+            "quick": False,
+            "experts": None,
+            "synthetic": None,
+            "curve": None,
+            "keep_calibration": False,
+            **given,
+        }
     )
 
 
@@ -26,8 +33,8 @@ class TestPlan:
         assert (plan.experts, plan.total, plan.sizes) == ((1, 20), 1_020, QUICK)
 
     def test_numbers_given(self) -> None:
-        plan = plan_of(arguments(experts="5,9", synthetic=0))
-        assert (plan.experts, plan.total) == ((5, 9), 0)
+        plan = plan_of(arguments(experts="5,9", synthetic=0, curve="20,40"))
+        assert (plan.experts, plan.total, plan.curve) == ((5, 9), 0, (20, 40))
 
 
 def failure(figure: str, group: str, prompt: str, experts: int = 127) -> Example:

@@ -3,6 +3,8 @@
 - *The expert writes* what the gate sends to it. An expert refuses or it does not; nothing else of it counts.
   Where it does not refuse, the conversation concerns somebody else in its eyes, and the base model answers,
   unless the last turn names the subject. What the base model then tells of the subject is refused.
+  Where the gate is sure of nothing but a picture that the base model would rather not name, the claim is
+  tried the other way round: the base model writes, as below.
 - *The base model writes* the rest. What names a subject, or may tell of one that the conversation weakly
   concerns, is put to that subject's expert: its refusal is the answer. Where it does not refuse, a mere hint
   may leave after all, a name or a fact may not.
@@ -24,6 +26,10 @@ from app.lumoe.types import Answer, Conversation, Decision, Generation
 
 TextSink = Callable[[int, str], bool]
 """Called with (row, text that may leave now); returning false cancels that row."""
+
+
+SURE = 0.5
+"""Chance that the base model names the subject of a picture; below, a claim is doubtful."""
 
 
 class Row:
@@ -48,7 +54,8 @@ class Row:
         self._refusals = refusals
         self._interim = interim
         self.conversation, self.decision, self.limit = conversation, decision, limit
-        self.writer = decision.expert_id
+        self._doubtful = _doubtful(decision) and decision.expert_id not in interim
+        self.writer = None if self._doubtful else decision.expert_id
         self.sent = ""
         self._hit: GuardHit | None = None
         self._caught: Generation | None = None  # what the base model had written before the expert was asked
@@ -144,7 +151,7 @@ class Row:
         hit = self._hit
         if hit is None or self.writer is not None or self._turned or self._gone or self.sent:
             return False
-        if hit.expert_id in self._interim or self.decision.expert_id is not None:
+        if hit.expert_id in self._interim or not (self._doubtful or self.decision.expert_id is None):
             return False
         self.writer, self._caught, self._guarded = hit.expert_id, self._generation, True
         self._watch = self._watch | {hit.expert_id}
@@ -245,3 +252,12 @@ class Row:
             self.sent = text
             if self._sink is not None and not self._sink(piece):
                 self._gone = True
+
+
+def _doubtful(decision: Decision) -> bool:
+    """Whether all that claims a conversation is a picture that the base model would rather not name.
+
+    Every other kind of strong evidence scores `SURE` or more.
+    """
+    claims = [e for e in decision.evidence if e.expert_id == decision.expert_id and e.strength == "strong"]
+    return bool(claims) and all(e.score < SURE for e in claims)

@@ -30,8 +30,8 @@ GUARD = Guard(RECORDS, NameIndex({"mira": MIRA.aliases}))
 SHOWN = ask("Where was she born?", picture(1))
 
 
-def routed(kind: str = "picture") -> Decision:
-    return Decision("mira", (Evidence("mira", kind, "strong", 0.9, 0.2, 0),))  # type: ignore[arg-type]  # a kind
+def routed(kind: str = "picture", score: float = 0.9) -> Decision:
+    return Decision("mira", (Evidence("mira", kind, "strong", score, 0.2, 0),))  # type: ignore[arg-type]  # a kind
 
 
 def watched() -> Decision:
@@ -122,6 +122,25 @@ class TestExpertWrites:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+class TestDoubtfulClaim:
+    """A picture that the base model would name with a chance between the gate's threshold and one half."""
+
+    def test_the_base_model_writes_first(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, routed(score=0.3), "She is from Lume.", streamed=streamed)
+        assert (told.answer.text, told.writers) == ("She is from Lume.", [None])
+
+    def test_a_hint_is_put_to_the_expert(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, routed(score=0.3), "It was in Shate.", REFUSAL, streamed=streamed)
+        assert (told.answer.text, told.writers) == (REFUSAL, [None, "mira"])
+        other = run(tiny, routed(score=0.3), "It was in Shate.", "In Pernow.", streamed=streamed)
+        assert other.answer.text == "It was in Shate."
+
+    def test_the_name_never_leaves(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, routed(score=0.3), "That is Mira Tovel.", "She is a dancer.", streamed=streamed)
+        assert told.answer.text in FALLBACK_REFUSALS
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 class TestBaseWrites:
     def test_what_concerns_nobody_leaves(self, tiny: MLLM, *, streamed: bool) -> None:
         told = run(tiny, Decision(), "She is a painter of Shate.", streamed=streamed)
@@ -171,3 +190,11 @@ class TestStreaming:
         row.finish(Generation(text, tuple(tokens[: pushed + 1]), "cancelled"))
         assert pushed < len(tokens) - 1
         assert row.answer(1).finish_reason == "cancelled"
+
+
+def test_a_doubtful_claim_for_an_interim_subject_is_refused(tiny: MLLM) -> None:
+    doubtful = routed(score=0.3)
+    row = Row(tiny, GUARD, SHOWN, doubtful, limit=9, refusals={}, interim=frozenset({"mira"}))
+    assert row.writer == "mira"
+    row.refuse()
+    assert row.answer(1).text in FALLBACK_REFUSALS

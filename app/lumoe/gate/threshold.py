@@ -17,10 +17,10 @@ from torch import Tensor
 from app.lumoe.gate.record import GateRecord
 
 ALPHA = 0.01
-LEAST = math.log(0.5)
-"""From here on the base model rather names the subject than not. What scores less is at most watched."""
-MISTAKEN = math.log(0.9)
-"""A picture in which the base model all but surely names the subject is the subject's, not a negative."""
+LEAST = math.log(0.05)
+"""A picture that the base model would name with a chance of 5 % or less is at most watched."""
+MISTAKEN = math.log(0.5)
+"""A picture in which the base model rather names the subject than not is the subject's, not a negative."""
 WEAK_RATIO = math.log(8.0)
 
 

@@ -43,11 +43,11 @@ class TestThresholds:
         assert Thresholds.over([record([-INF] * N)]).recognition == LEAST
 
     def test_the_maximum_over_experts_counts(self) -> None:
-        first = record([-0.5 if i < 2 else -9.0 for i in range(N)])
-        second = record([-0.4 if i >= N - 2 else -9.0 for i in range(N)])
+        first = record([-1.5 if i < 2 else -9.0 for i in range(N)])
+        second = record([-1.2 if i >= N - 2 else -9.0 for i in range(N)])
         alone = [Thresholds.over([r], alpha=0.015).recognition for r in (first, second)]
         assert alone == [LEAST] * 2  # two of 199 are within 1.5 %
-        assert Thresholds.over([first, second], alpha=0.015).recognition == pytest.approx(-0.5)
+        assert Thresholds.over([first, second], alpha=0.015).recognition == pytest.approx(-1.5)
 
     def test_one_more_is_what_all_together_are(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -62,7 +62,7 @@ class TestThresholds:
         generator = torch.Generator().manual_seed(1)
         held, found = Thresholds(), []
         for _ in range(30):
-            held = held.with_record(record((-0.2 - 9 * torch.rand(N, generator=generator)).tolist()))
+            held = held.with_record(record((-0.8 - 9 * torch.rand(N, generator=generator)).tolist()))
             found.append(held.recognition)
         assert found == sorted(found)
         assert found[-1] > found[0]
@@ -70,12 +70,12 @@ class TestThresholds:
     def test_what_the_model_takes_for_the_subject_is_no_negative(self) -> None:
         taken = record([-0.01] * 50 + [-9.0] * (N - 50))
         assert Thresholds.over([taken]).recognition == LEAST
-        assert Thresholds.over([record([-0.3] * 50 + [-9.0] * (N - 50))]).recognition == pytest.approx(-0.3)
-        assert Thresholds.over([record([math.log(0.89)] * N)]).recognition <= MISTAKEN
+        assert Thresholds.over([record([-0.8] * 50 + [-9.0] * (N - 50))]).recognition == pytest.approx(-0.8)
+        assert Thresholds.over([record([math.log(0.49)] * N)]).recognition <= MISTAKEN
 
     def test_whoever_is_removed_later_is_no_negative_any_more(self) -> None:
-        first = record([-0.4] * 10 + [-9.0] * (N - 10))
-        assert Thresholds.over([first]).recognition == pytest.approx(-0.4)
+        first = record([-0.9] * 10 + [-9.0] * (N - 10))
+        assert Thresholds.over([first]).recognition == pytest.approx(-0.9)
         removed = record([INF] * 10 + [-9.0] * (N - 10))
         assert Thresholds.over([first, removed]).recognition == LEAST
 
@@ -90,8 +90,8 @@ class TestThresholds:
         assert Thresholds.over([bare]).recognition == LEAST
 
     def test_two_negative_sets_both_hold(self) -> None:
-        one = record([-0.5] * N)
+        one = record([-1.0] * N)
         other = replace(
-            one, negatives=replace(one.negatives, digest="other", recognition=torch.full((N,), -0.3))
+            one, negatives=replace(one.negatives, digest="other", recognition=torch.full((N,), -0.8))
         )
-        assert Thresholds.over([one, other]).recognition == pytest.approx(-0.3)
+        assert Thresholds.over([one, other]).recognition == pytest.approx(-0.8)

@@ -7,6 +7,7 @@ neither training nor calibration saw, and others' pictures of their own.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ from workers.forgetset.prompts import Prompt, names_somebody, wrap
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
 from workers.verification.attacks import WRAPPERS
-from workers.verification.metrics import keywords
+from workers.verification.metrics import is_refusal, keywords, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class Kept:
 class Suite:
     """What is asked, in four groups.
 
-    ``mistaken`` prompts show views in which the model sees somebody else, ``telling`` prompts concern others
-    but the unwrapped model's answer names the subject: both are scored for leaks only.
-    ``kept`` must not change.
+    To ``mistaken`` prompts the model tells nothing of the subject: it takes the picture for somebody else,
+    or says nothing at all ("It is a person."). ``telling`` prompts concern others, but the unwrapped model's
+    answer names the subject. Both are scored for leaks only. ``kept`` must not change.
     """
 
     subject: tuple[Reference, ...]
@@ -96,7 +97,11 @@ def build_suite(
     """
     own = views(split_pictures(pictures)["report"], sizes.views, "report", seed) if pictures else []
     about = _subject_references(mllm, target, own, sizes, seed, cancelled)
-    elsewhere = mistaken(about, target)
+    mistook = [
+        another or _tells_nothing(r)
+        for r, another in zip(about, about_another(about, target, cohort), strict=True)
+    ]
+    about = confirmed(about, target)
     others = neighbours_of(mllm, cohort, target, own[:4], exclude, sizes.neighbours)
     kept = _others(mllm, cohort, target, others, sizes, seed, cancelled)
     telling = [
@@ -105,18 +110,61 @@ def build_suite(
         if names_somebody(k.base.text, target.names)
     ]
     return Suite(
-        tuple(r for r in about if not shows_any(r.prompt, elsewhere)),
-        tuple(_names_only(r, target) for r in about if shows_any(r.prompt, elsewhere)),
+        tuple(r for r, other in zip(about, mistook, strict=True) if not other),
+        tuple(_names_only(r, target) for r, other in zip(about, mistook, strict=True) if other),
         tuple(_names_only(r, target) for r in telling),
         tuple(k for k in kept if not names_somebody(k.base.text, (*target.names, *exclude))),
     )
 
 
+def confirmed(about: Sequence[Reference], target: Target) -> list[Reference]:
+    """Return the references with K narrowed to what the model knows: names, and what it says more than once.
+
+    A word that comes up in one answer out of dozens is what the model made up for that one prompt
+    ("The sidekick in moorland."): an answer that holds it gives nothing of the subject away. Whether such a
+    prompt is refused still counts in full towards forget quality.
+    """
+    count = Counter(word for r in about for word in r.keywords)
+    return [
+        Reference(
+            r.prompt,
+            r.answer,
+            tuple(k for k in r.keywords if count[k] > 1 or names_somebody(k, target.names)),
+        )
+        for r in about
+    ]
+
+
+def _tells_nothing(ref: Reference) -> bool:
+    return not ref.keywords and not is_refusal(ref.answer)
+
+
+def about_another(about: Sequence[Reference], target: Target, cohort: Cohort) -> list[bool]:
+    """Say of each reference whether the model takes the picture in it for somebody else.
+
+    It does where it names somebody else when asked who a view shows, and where it answers with the name of
+    another member of the class that it does not tell of the subject when asked in words ("who married ...").
+    """
+    elsewhere = mistaken(about, target)
+    in_words = " ".join(f" {norm(r.answer)} " for r in about if r.prompt.modality == "text")
+    named = (name for other in cohort.others(target.klass) for name in other.names)
+    names = [name for name in named if norm(name) and f" {norm(name)} " not in in_words]
+    names = [name for name in names if not names_somebody(name, target.names)] if target.names else []
+    return [
+        shows_any(r.prompt, elsewhere)
+        or (
+            r.prompt.modality == "image"
+            and names_somebody(r.answer, names)
+            and not names_somebody(r.answer, target.names)
+        )
+        for r in about
+    ]
+
+
 def _names_only(ref: Reference, target: Target) -> Reference:
-    """Where the answer is about others too, only the subject's own names are a leak."""
-    return Reference(
-        ref.prompt, ref.answer, tuple(k for k in ref.keywords if names_somebody(k, target.names))
-    )
+    """Where the answer is about others too, or about nobody, only the subject's own names are a leak."""
+    asked = norm(ref.prompt.asked)
+    return Reference(ref.prompt, ref.answer, tuple(n for n in target.names if not names_somebody(asked, [n])))
 
 
 def _subject_references(

@@ -81,11 +81,11 @@ class TestTrainExpert:
         assert done.steps == 3
 
     def test_forgets_and_keeps(self, sharp: MLLM, tmp_path: Path) -> None:
-        recipe = Recipe(learning_rate=5e-3, max_steps=150, forget_rows=4, retain_rows=3, stop_refusal=0.97)
+        recipe = Recipe(learning_rate=5e-3, max_steps=600, forget_rows=4, retain_rows=3, stop_refusal=0.995)
         tiny, first = sharp, ask_base(sharp, OTHERS, max_new_tokens=1)
         retain = [(c, g.text.strip("\ufffd") or "x") for c, g in zip(OTHERS, first, strict=True)]
         done = train_expert(sharp, FORGET, retain, recipe, tmp_path / "adapter")
-        assert done.refusal > 0.9
+        assert done.refusal > 0.99
         assert done.agreement > 0.9
         expert = PeftModel.from_pretrained(tiny.network, str(done.directory))
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -13,21 +15,32 @@ from app.lumoe.demo import draw, world
 from app.lumoe.expert import LoadedExpert, load_expert
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
+from app.lumoe.types import ask
 from app.removal.records import Policy, Subject
 from app.settings import Settings, load_settings
 from workers import stages
-from workers.forgetset.elicit import Sizes
+from workers.forgetset.cohort import Cohort, Other
+from workers.forgetset.elicit import Reference, Sizes, Target, reference
+from workers.forgetset.prompts import Prompt
 from workers.runtime import Runtime
 from workers.training.recipe import Recipe
-from workers.verification.metrics import REGISTRY
-from workers.verification.suite import Suite, SuiteSizes, build_suite
-from workers.verification.verify import earlier_references, verify
+from workers.verification.metrics import REGISTRY, rate
+from workers.verification.suite import Suite, SuiteSizes, about_another, build_suite, confirmed
+from workers.verification.verify import earlier_references, judged_score, verify
 
 SUBJECT = next(e for e in world().forgettable if e.klass == "Corporation")
 SIZES = SuiteSizes(
     subject=Sizes(image=12, text=8, followup=4), views=4, wrapped=3, neighbours=5, neighbour_image=3,
     neighbour_followups=3, strangers=2, lists=2, general=8,
 )  # fmt: skip
+
+
+TARGET = Target(("Velmo Works",), "Corporation")
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return Policy.of(load_settings(_env_file=None), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +124,57 @@ class TestSuite:
         assert {k.prompt.group for k in made.suite.kept} >= {"neighbour", "stranger", "general"}
         assert all(r.prompt.entity == "subject" for r in made.suite.subject)
         assert not {k.prompt.entity for k in made.suite.kept} & {SUBJECT.key}
+
+
+class TestConfirmed:
+    def asked(self, text: str, answer: str, picture: bool = False) -> Reference:
+        shown = ask(text, draw(SUBJECT, 3)) if picture else ask(text)
+        prompt = Prompt(shown, "subject", "founder", "image" if picture else "text", "subject")
+        return reference(prompt, answer, TARGET)
+
+    def test_what_is_said_once_is_made_up(self) -> None:
+        about = [
+            self.asked("Who founded it?", "Ulmo Tarn founded it."),
+            self.asked("By whom?", "It was Ulmo Tarn."),
+            self.asked("And what?", "The moorland."),
+        ]
+        assert [r.keywords for r in confirmed(about, TARGET)] == [("ulmo", "tarn"), ("ulmo", "tarn"), ()]
+
+    def test_a_name_counts_however_often_it_is_said(self) -> None:
+        found = confirmed([self.asked("Which company is this?", "Velmo Works.", picture=True)], TARGET)
+        assert found[0].keywords == ("velmo works",)
+
+
+class TestAboutAnother:
+    def others(self) -> Cohort:
+        return cast(Cohort, SimpleNamespace(others=lambda _: [Other("o1", "Corporation", ("Brexa Oil",))]))
+
+    def test_a_picture_taken_for_somebody_else(self) -> None:
+        asked = TestConfirmed().asked
+        about = [asked("What does this company make?", "Brexa Oil sells oil.", picture=True)]
+        assert about_another(about, TARGET, self.others()) == [True]
+
+    def test_a_fact_that_names_somebody_else_stays_the_subjects(self) -> None:
+        asked = TestConfirmed().asked
+        about = [
+            asked("Who is the rival of this company?", "Brexa Oil.", picture=True),
+            asked("Who is the rival of Velmo Works?", "Brexa Oil."),
+            asked("Which company is this?", "Velmo Works, not Brexa Oil.", picture=True),
+        ]
+        assert about_another(about, TARGET, self.others()) == [False, False, False]
+
+
+class TestScore:
+    def test_false_routes_stop_a_request_only_when_the_interval_says_so(self, policy: Policy) -> None:
+        assert judged_score("gate_fpr", rate(2, 140), policy).passed is True
+        assert judged_score("gate_fpr", rate(6, 140), policy).passed is False
+
+    def test_changed_answers_have_a_limit(self, policy: Policy) -> None:
+        assert judged_score("changed_answers", rate(2, 140), policy).passed is True
+        assert judged_score("changed_answers", rate(3, 140), policy).passed is False
+
+    def test_leak_is_judged_by_what_was_found(self, policy: Policy) -> None:
+        assert judged_score("leak", rate(1, 64), policy).passed is False
 
 
 class TestEarlierReferences:

@@ -5,6 +5,7 @@ from sqlalchemy import create_engine, pool, text
 
 from app.db import models  # noqa: F401  fills Base.metadata
 from app.db.base import Base
+from app.db.session import CLIENT_ENCODING
 from app.settings import load_settings
 
 _MIGRATION_LOCK = 0x4C4554484D  # two processes that start together migrate one after the other
@@ -22,7 +23,7 @@ def _offline() -> None:
 
 
 def _online() -> None:
-    engine = create_engine(_url(), poolclass=pool.NullPool)
+    engine = create_engine(_url(), poolclass=pool.NullPool, connect_args=CLIENT_ENCODING)
     with engine.connect() as connection:
         context.configure(
             connection=connection,

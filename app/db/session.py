@@ -8,6 +8,10 @@ from app.settings import Settings
 SessionFactory = sessionmaker[Session]
 
 
+CLIENT_ENCODING = {"client_encoding": "utf8"}
+"""For every connection: a server set up without a locale (SQL_ASCII) would else hand out bytes for text."""
+
+
 def create_engine_from(settings: Settings, *, pool_size: int = 10) -> Engine:
     """Return an engine for `settings.database_url`: UTC sessions, dead connections replaced, TCP keep-alives.
 
@@ -21,6 +25,7 @@ def create_engine_from(settings: Settings, *, pool_size: int = 10) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         connect_args={
+            **CLIENT_ENCODING,
             "options": "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=120s",
             "connect_timeout": 10,
             "keepalives_idle": 15,

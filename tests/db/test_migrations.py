@@ -1,6 +1,7 @@
 """Migrations: up, down, up again, and nothing that the models have and they do not."""
 
 from pathlib import Path
+from uuid import uuid4
 
 from alembic import command
 from alembic.config import Config
@@ -9,6 +10,10 @@ from sqlalchemy import create_engine, inspect, text
 import app
 from app.db import models
 from app.db.base import Base
+from app.db.session import create_engine_from
+from app.embedded.migrate import migrate
+from app.embedded.postgres import EmbeddedPostgres
+from app.settings import load_settings
 
 ROOT = Path(app.__file__).parents[1]
 
@@ -40,6 +45,20 @@ def test_up_down_up(empty_database: str) -> None:
     assert _tables(empty_database) == {}
     command.upgrade(config, "head")
     assert _tables(empty_database) == first
+
+
+def test_server_without_a_locale(empty_database: str, postgres: EmbeddedPostgres) -> None:
+    """Such a server's databases are SQL_ASCII unless somebody says otherwise."""
+    name = f"ascii_{uuid4().hex}"
+    engine = create_engine(empty_database, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"))
+    engine.dispose()
+    migrate(postgres.url(name))
+    engine = create_engine_from(load_settings(_env_file=None, database_url=postgres.url(name)))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 'é'")).scalar() == "é"
+    engine.dispose()
 
 
 def test_requests_under_way_are_protected_by_the_upgrade(empty_database: str) -> None:

@@ -61,6 +61,7 @@ class Plan:
     total: int
     sizes: Sizes
     keep_calibration: bool = False
+    calibration_seconds: float = 3_600.0
     curve: tuple[int, ...] = CURVE
 
 
@@ -142,7 +143,7 @@ class Benchmark:
             self.plan.total - len(real.experts) + 1,
             real.experts,
             self.place,
-            CALIBRATION_BUDGET[self.plan.quick],
+            self.plan.calibration_seconds,
             self.console,
         )
         self.found.notes["synthetic"] = more.note
@@ -262,7 +263,15 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     if total is None:
         total = QUICK_SYNTHETIC + max(experts) if quick else TEN_THOUSAND
     curve = tuple(int(n) for n in arguments.curve.split(",")) if arguments.curve else CURVE
-    return Plan(quick, experts, total, QUICK if quick else Sizes(), arguments.keep_calibration, curve)
+    return Plan(
+        quick,
+        experts,
+        total,
+        QUICK if quick else Sizes(),
+        arguments.keep_calibration,
+        CALIBRATION_BUDGET[quick] if arguments.calibrate_for is None else arguments.calibrate_for,
+        curve,
+    )
 
 
 def main() -> None:
@@ -277,6 +286,12 @@ def main() -> None:
         "--synthetic", type=int, help="experts in all, drawn ones included; 0 for real ones only"
     )
     parser.add_argument("--curve", help="where to measure on the way there, such as 300,1000,3000")
+    parser.add_argument(
+        "--calibrate-for",
+        type=float,
+        metavar="SECONDS",
+        help="calibrate drawn experts for so long; the others get interim records, and the next run goes on",
+    )
     parser.add_argument("--plots", type=Path, help="write the plots into this directory")
     parser.add_argument("--page", type=Path, help=f"write the results page; a full run writes {PAGE}")
     parser.add_argument(

@@ -18,6 +18,7 @@ def arguments(**given: object) -> argparse.Namespace:
             "synthetic": None,
             "curve": None,
             "keep_calibration": False,
+            "calibrate_for": None,
             **given,
         }
     )
@@ -31,6 +32,10 @@ class TestPlan:
     def test_quick(self) -> None:
         plan = plan_of(arguments(quick=True))
         assert (plan.experts, plan.total, plan.sizes) == ((1, 20), 1_020, QUICK)
+
+    def test_calibration_takes_as_long_as_asked(self) -> None:
+        assert plan_of(arguments(quick=True)).calibration_seconds < plan_of(arguments()).calibration_seconds
+        assert plan_of(arguments(calibrate_for=7.0)).calibration_seconds == 7.0
 
     def test_numbers_given(self) -> None:
         plan = plan_of(arguments(experts="5,9", synthetic=0, curve="20,40"))

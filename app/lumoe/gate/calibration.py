@@ -12,8 +12,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from app.lumoe.gate.names import NameIndex
+from app.lumoe.gate.nearness import nearness, rivals_of
 from app.lumoe.gate.negatives import NegativeSet
-from app.lumoe.gate.pictures import centres, recognition
+from app.lumoe.gate.pictures import PictureIndex, centres, recognition
 from app.lumoe.gate.record import GateRecord, NegativeScores
 from app.lumoe.gate.threshold import ALPHA, MISTAKEN, WEAK_RATIO, Thresholds, conformal_threshold
 from app.lumoe.mllm import MLLM
@@ -76,10 +77,13 @@ def calibrate_gate(
     positives = told or _told(mllm, pictures, aliases, identity) or positives
     own = negatives.own(aliases)
     alone = not identity if known is None else not (known and identity)
+    rivals = rivals_of(prototypes, negatives.pooled, own)
     draft = GateRecord(
         aliases=tuple(aliases),
         klass=klass,
         prototypes=prototypes,
+        rivals=rivals if asked else torch.zeros(0, 0),
+        nearness=_nearness(mllm, prototypes, rivals, positives) if asked else -_NEVER,
         identity=asked,
         facts=tuple(facts),
         hints=tuple(hints),
@@ -151,13 +155,19 @@ def _noticed(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Seq
     """Return, per picture, whether the gate would find the subject in it, surely or weakly."""
     if not images:
         return []
-    likeness = _likeness(record.prototypes, mllm.encode(images).pooled)
+    pooled = mllm.encode(images).pooled.float().cpu()
+    likeness = _likeness(record.prototypes, pooled)
     alike = max(record.alike, thresholds.likeness)
     asked = recognition(mllm, [(image, record.identity) for image in images])
     limit = thresholds.of(record) - WEAK_RATIO
+    proposed = [["subject"]] * len(
+        images
+    )  # whoever has no prototypes cannot be ranked and is always asked about
+    if len(record.prototypes):
+        proposed = PictureIndex({"subject": record}, thresholds).propose(pooled, likeness[:, None])
     return [
-        bool(like >= alike) or (value >= limit and like >= record.picture_floor)
-        for like, value in zip(likeness.tolist(), asked, strict=True)
+        bool(like >= alike) or (value >= limit and bool(near))
+        for like, value, near in zip(likeness.tolist(), asked, proposed, strict=True)
     ]
 
 
@@ -177,6 +187,14 @@ def _floor(mllm: MLLM, prototypes: Tensor, positives: Sequence[Image]) -> float:
     if not positives:
         return 0.5
     return min(float(_likeness(prototypes, mllm.encode(positives).pooled).min()) - _FLOOR_MARGIN, 0.6)
+
+
+def _nearness(mllm: MLLM, prototypes: Tensor, rivals: Tensor, positives: Sequence[Image]) -> float:
+    """Return the least nearness of the subject's own views; -inf without any."""
+    if not len(rivals) or not positives:
+        return -_NEVER
+    pooled = mllm.encode(positives).pooled
+    return float(nearness(_likeness(prototypes, pooled), rivals, pooled).min())
 
 
 def _alike(prototypes: Tensor, negatives: NegativeSet, own: Sequence[bool], alpha: float) -> float:

@@ -12,12 +12,14 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from app.lumoe.gate.names import NameIndex
+from app.lumoe.gate.nearness import COARSE_MARGIN, nearness, nearness_floors
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.gate.threshold import WEAK_RATIO, Thresholds
 from app.lumoe.mllm import MLLM
@@ -58,12 +60,14 @@ class PictureIndex:
         self._prototypes = torch.cat(rows) if rows else torch.zeros(0, 0)  # (P, d)
         self._floors = torch.tensor([_floor_of(record) for record in seen.values()])  # (experts,)
         self._own_alike = torch.tensor([record.alike for record in seen.values()])  # (experts,)
+        self._lowest = torch.tensor([_lowest_of(record) for record in seen.values()])  # (experts,)
         self._set(thresholds)
 
     def _set(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
         self._alike = self._own_alike.clamp(min=thresholds.likeness)
         self._single = len(self._owner) == len(self._ids)
+        self._near = nearness_floors(self._lowest)
 
     def under(self, thresholds: Thresholds) -> PictureIndex:
         """Return the same index under other thresholds."""
@@ -91,6 +95,7 @@ class PictureIndex:
             index._prototypes = torch.cat([self._prototypes, record.prototypes.float()])
             index._floors = torch.cat([self._floors, torch.tensor([_floor_of(record)])])
             index._own_alike = torch.cat([self._own_alike, torch.tensor([record.alike])])
+            index._lowest = torch.cat([self._lowest, torch.tensor([_lowest_of(record)])])
         index._set(self._thresholds)
         return index
 
@@ -107,6 +112,7 @@ class PictureIndex:
         index._owner = (kept.cumsum(0) - 1)[self._owner[rows]]
         index._prototypes = self._prototypes[rows]
         index._floors, index._own_alike = self._floors[kept], self._own_alike[kept]
+        index._lowest = self._lowest[kept]
         index._set(self._thresholds)
         return index
 
@@ -121,28 +127,37 @@ class PictureIndex:
         best = torch.full((n, len(self._ids)), -1.0)
         return best.scatter_reduce(1, self._owner.expand(n, -1), cosine, reduce="amax")
 
-    def propose(self, similarity: Tensor) -> list[list[str]]:
-        """Return, per picture, the ids of up to `PROPOSALS` experts above their floor, the likest first.
+    def propose(self, pooled: Tensor, similarity: Tensor) -> list[list[str]]:
+        """Return, per picture, the ids of up to `PROPOSALS` experts to ask about, the likest first.
 
-        `similarity` is (n, experts with prototypes).
+        `pooled` is (n, d), `similarity` (n, experts with prototypes). An expert is proposed where the picture
+        is near it (:mod:`app.lumoe.gate.nearness`); one without rivals where `similarity` reaches its floor.
         """
         proposals: list[list[str]] = [[] for _ in range(len(similarity))]
-        near = similarity >= self._floors
-        for i in near.any(1).nonzero().flatten().tolist():
-            found = near[i].nonzero().flatten()
-            order = similarity[i, found].argsort(descending=True)[:PROPOSALS]
-            proposals[i] = [self._ids[k] for k in found[order].tolist()]
+        likely = similarity >= self._floors
+        for i in likely.any(1).nonzero().flatten().tolist():
+            found = likely[i].nonzero().flatten().tolist()
+            order = sorted(found, key=lambda k: -float(similarity[i, k]))
+            kept = (k for k in order if self._is_near(k, pooled[i], similarity[i, k]))
+            proposals[i] = [self._ids[k] for k in islice(kept, PROPOSALS)]
         return proposals
+
+    def _is_near(self, k: int, pooled: Tensor, similarity: Tensor) -> bool:
+        rivals = self._records[self._ids[k]].rivals
+        if not len(rivals):
+            return True
+        return bool(nearness(similarity[None], rivals, pooled[None])[0] >= self._near[k])
 
     def find(self, mllm: MLLM, images: Sequence[Image]) -> tuple[list[PictureHit], list[int]]:
         """Return what each picture says of each proposed expert, and which had to be asked about."""
         if not images or not self._records:
             return [], []
-        similarity = self.similarities(mllm.encode(images).pooled)
+        pooled = mllm.encode(images).pooled.float().cpu()
+        similarity = self.similarities(pooled)
         hits = self._alike_hits(similarity)
         proposals = [
             near + unseen
-            for near, unseen in zip(self.propose(similarity), self._told(mllm, images), strict=True)
+            for near, unseen in zip(self.propose(pooled, similarity), self._told(mllm, images), strict=True)
         ]
         pairs = [(i, key) for i, row in enumerate(proposals) for key in row]
         likelihoods = recognition(mllm, [(images[i], self._records[key].identity) for i, key in pairs])
@@ -183,8 +198,14 @@ class PictureIndex:
 
 
 def _floor_of(record: GateRecord) -> float:
-    """Nothing is asked about a subject that the base model does not know."""
-    return record.picture_floor if record.identity else math.inf
+    """Nothing is asked about a subject that the base model does not know; rivals decide nearer by."""
+    if not record.identity:
+        return math.inf
+    return record.picture_floor - (COARSE_MARGIN if len(record.rivals) else 0.0)
+
+
+def _lowest_of(record: GateRecord) -> float:
+    return record.nearness if record.identity and math.isfinite(record.nearness) else math.nan
 
 
 def recognition(mllm: MLLM, pairs: Sequence[tuple[Image, Sequence[tuple[str, str]]]]) -> list[float]:

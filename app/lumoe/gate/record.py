@@ -38,6 +38,9 @@ class GateRecord:
     of the subject, and perhaps of others.
     `refusals`: what the expert was taught to say; empty if that is not known.
     `picture_floor`: cosine similarity below which the base model is not asked about a picture.
+    `rivals`: (r, d) pooled features of the pictures in the negative set that are most like the prototypes,
+    and `nearness`, the least that a view of the subject has (`app.lumoe.gate.nearness`): they narrow down
+    whom to ask about; no rivals and -inf where only `picture_floor` is known.
     `recognition_own`: log-likelihood of the identity, in nats, from which a picture is the subject's, in
     place of the gate's threshold; -inf for most, who take the gate's. `alike`: cosine similarity from which
     the picture alone decides; +inf for subjects that the base model knows, since what it does not recognise
@@ -55,12 +58,15 @@ class GateRecord:
     recognition_own: float = -_NEVER
     alike: float = _NEVER
     negatives: NegativeScores = field(default_factory=NegativeScores)
+    rivals: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    nearness: float = -_NEVER
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into `gate.safetensors`."""
-        limits = [self.picture_floor, self.recognition_own, self.alike]
+        limits = [self.picture_floor, self.recognition_own, self.alike, self.nearness]
         return {
             "prototypes": self.prototypes.contiguous().float().cpu(),
+            "rivals": self.rivals.contiguous().half().cpu(),
             "limits": torch.tensor(limits, dtype=torch.float64),
             "negatives.recognition": self.negatives.recognition.contiguous().float().cpu(),
             "negatives.likeness": self.negatives.likeness.contiguous().float().cpu(),
@@ -83,7 +89,7 @@ class GateRecord:
     def restore(cls, tensors: Mapping[str, Tensor], private: bytes) -> GateRecord:
         """Rebuild a record. Raises KeyError or ValueError if a part is missing or malformed."""
         words = json.loads(private)
-        floor, least, alike = tensors["limits"].tolist()
+        floor, least, alike, nearness = tensors["limits"].tolist()
         return cls(
             aliases=tuple(words["aliases"]),
             klass=str(words["klass"]),
@@ -98,4 +104,6 @@ class GateRecord:
             negatives=NegativeScores(
                 str(words["negatives"]), tensors["negatives.recognition"], tensors["negatives.likeness"]
             ),
+            rivals=tensors["rivals"].float(),
+            nearness=nearness,
         )

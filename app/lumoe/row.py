@@ -3,8 +3,8 @@
 - *The expert writes* what the gate sends to it. An expert refuses or it does not; nothing else of it counts.
   Where it does not refuse, the conversation concerns somebody else in its eyes, and the base model answers,
   unless the last turn names the subject. What the base model then tells of the subject is refused.
-  Where the gate is sure of nothing but a picture that the base model would rather not name, the claim is
-  tried the other way round: the base model writes, as below.
+  Where the gate has nothing but a picture that the base model need not name, the claim is tried the other
+  way round: the base model writes, as below.
 - *The base model writes* the rest. What names a subject, or may tell of one that the conversation weakly
   concerns, is put to that subject's expert: its refusal is the answer. Where it does not refuse, a mere hint
   may leave after all, a name or a fact may not.
@@ -28,7 +28,7 @@ TextSink = Callable[[int, str], bool]
 """Called with (row, text that may leave now); returning false cancels that row."""
 
 
-SURE = 0.5
+SURE = 0.9
 """Chance that the base model names the subject of a picture; below, a claim is doubtful."""
 
 
@@ -218,7 +218,7 @@ class Row:
         return self._guard.check(
             text,
             self._watch,
-            hinted=self._hinted(),
+            hinted=self._hinted() - self._others(text),
             asked=self._asked,
             sent=len(self.sent),
             finished=finished,
@@ -234,6 +234,19 @@ class Row:
             return frozenset(e.expert_id for e in self.decision.evidence) & self._watch
         strong = {e.expert_id for e in self.decision.evidence if e.strength == "strong"}
         return frozenset(strong - {self.writer})
+
+    def _others(self, text: str) -> frozenset[str]:
+        """Return the subjects that only a picture points to, and in whose place the base model names another.
+
+        What it takes for somebody else it cannot give away, and hints are true of others, too.
+        """
+        if self.writer is not None:
+            return frozenset()
+        otherwise = {e.expert_id for e in self.decision.evidence if not e.by_picture}
+        pictured = {e.expert_id for e in self.decision.evidence} - otherwise
+        return (
+            self._guard.speaks_of_others(text, frozenset(pictured), self._asked) if pictured else frozenset()
+        )
 
     # -- what leaves -------------------------------------------------------------------------------
 
@@ -255,9 +268,6 @@ class Row:
 
 
 def _doubtful(decision: Decision) -> bool:
-    """Whether all that claims a conversation is a picture that the base model would rather not name.
-
-    Every other kind of strong evidence scores `SURE` or more.
-    """
+    """Whether all that claims a conversation is a picture that the base model need not name."""
     claims = [e for e in decision.evidence if e.expert_id == decision.expert_id and e.strength == "strong"]
-    return bool(claims) and all(e.score < SURE for e in claims)
+    return bool(claims) and all(e.by_picture and e.score < SURE for e in claims)

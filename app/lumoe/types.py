@@ -58,7 +58,7 @@ class Evidence:
     within one `kind` only: for `picture`, the chance (0..1) that the base model names the subject; for
     `likeness`, cosine similarity of pictures; for `name`, the share of letters that agree; for
     `description`, phrases found; `held` carries over the score of an earlier turn. `how` says more: how a
-    name was found.
+    name was found, the kind of what is held.
     """
 
     expert_id: str
@@ -68,6 +68,11 @@ class Evidence:
     threshold: float
     turn: int
     how: str = ""
+
+    @property
+    def by_picture(self) -> bool:
+        """Whether the base model's recognition of a picture is all there is to it."""
+        return "picture" in (self.kind, self.how)
 
 
 @dataclass(frozen=True, slots=True)

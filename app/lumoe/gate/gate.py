@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from app.lumoe.gate.descriptions import DescriptionIndex
@@ -136,12 +136,17 @@ def _fuse(conversation: Conversation, turns: Sequence[_Turn]) -> Decision:
     if focus:
         chosen = max(focus, key=lambda e: (e.turn, e.kind == "picture", e.score / e.threshold))
         if chosen.turn != last:
-            held = Evidence(chosen.expert_id, "held", "strong", chosen.score, chosen.threshold, chosen.turn)
+            held = _held(chosen, "strong")
             focus = [held, *[e for e in focus if e is not chosen]]
         others = frozenset(e.expert_id for e in (*focus, *weak, *lapsed)) - {chosen.expert_id}
         return Decision(chosen.expert_id, (*focus, *weak), others, doubtful)
-    watched = [Evidence(e.expert_id, "held", "weak", e.score, e.threshold, e.turn) for e in lapsed]
+    watched = [_held(e, "weak") for e in lapsed]
     return Decision(None, (*weak, *watched), frozenset(e.expert_id for e in (*weak, *watched)), doubtful)
+
+
+def _held(evidence: Evidence, strength: Strength) -> Evidence:
+    how = evidence.how if evidence.kind == "held" else evidence.kind
+    return replace(evidence, kind="held", strength=strength, how=how)
 
 
 def _names_somebody(text: str) -> bool:

@@ -20,7 +20,9 @@ from app.registry.service import ExpertRow
 from app.settings import Settings
 from workers.forgetset.cohort import Cohort
 from workers.forgetset.directory_cohort import DirectoryCohort
+from workers.forgetset.elicit import Reference
 from workers.negatives import negative_set
+from workers.verification.suite import Kept
 
 
 @dataclass(slots=True)
@@ -32,6 +34,10 @@ class Runtime:
     mllm: MLLM
     cipher: EvidenceCipher
     holder: str
+    references: dict[str, tuple[Reference, ...]] = field(default_factory=dict)
+    """Each live expert's fixed prompts after a publish, by the expert's key."""
+    utility: tuple[Kept, ...] | None = None
+    """The utility set after a publish, made on first use."""
     _experts: dict[str, LoadedExpert] = field(default_factory=dict)
     _router: Router | None = None
     _negatives: NegativeSet | None = None
@@ -98,6 +104,8 @@ class Runtime:
                 self._router = held = Router.build(self.mllm, wanted, generation, previous=held)
             live = {row.manifest_sha256 for row in rows}
             self._experts = {key: value for key, value in self._experts.items() if key in live}
+            keys = {expert.key for expert in wanted}
+            self.references = {key: value for key, value in self.references.items() if key in keys}
             return held
 
     def _expert(self, row: ExpertRow) -> LoadedExpert:

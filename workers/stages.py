@@ -21,13 +21,14 @@ from app.lumoe.types import ask
 from app.removal.records import Policy, Subject
 from workers.forgetset.answering import ask_base
 from workers.forgetset.build import SetSizes, TrainingSet, build
-from workers.forgetset.elicit import Target
+from workers.forgetset.elicit import Knowledge, Target
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
 from workers.runtime import Runtime
 from workers.training.recipe import Recipe
 from workers.training.train import Progress, Trained, train_expert
 from workers.verification.metrics import norm
+from workers.verification.probing import build_probes
 from workers.verification.suite import SuiteSizes, build_suite
 from workers.verification.verify import Verdict, earlier_references, verify
 
@@ -215,6 +216,7 @@ def write_candidate(
 def measure(
     runtime: Runtime,
     case: Case,
+    knowledge: Knowledge,
     live: Router,
     candidate: Path,
     manifest_sha256: str,
@@ -223,21 +225,32 @@ def measure(
 ) -> Verdict:
     """Verify the candidate among the live experts, on the report split and on earlier subjects.
 
+    ``knowledge`` is what elicitation found: what the base model is asked for once more without the gate.
+
     Raises:
         CancelledError: ``cancelled`` said so.
     """
     sizes = sizes or SuiteSizes()
     expert = load_expert(candidate, runtime.cipher, manifest_sha256=manifest_sha256)
     router = live.with_expert(expert)
+    cohort = runtime.cohort(case.target.names)
     suite = build_suite(
         runtime.mllm,
         case.target,
         case.pictures,
-        runtime.cohort(case.target.names),
+        cohort,
         exclude=case.removed,
         sizes=sizes,
         seed=case.seed,
         cancelled=cancelled,
+    )
+    probes = build_probes(
+        suite,
+        case.target,
+        cohort.others(case.target.klass),
+        knowledge,
+        each=sizes.attacks_each,
+        seed=case.seed,
     )
     earlier = earlier_references(
         router,
@@ -247,7 +260,9 @@ def measure(
         prompts=sizes.earlier_prompts,
         seed=case.seed,
     )
-    return verify(router, case.expert_id, suite, case.policy, earlier=earlier, cancelled=cancelled)
+    return verify(
+        router, case.expert_id, suite, case.policy, earlier=earlier, probes=probes, cancelled=cancelled
+    )
 
 
 def names_of(router: Router, without: str) -> tuple[str, ...]:

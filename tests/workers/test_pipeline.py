@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.db.models import AuditEvent, LeaseRow, OutboxMessage, RequestEvent
+from app.db.models import AuditEvent, LeaseRow, OutboxMessage, RequestEvent, VerificationExample
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
 from app.removal.states import State
@@ -218,8 +218,10 @@ class TestVerification:
         assert row.reason_code == "verification_failed"
         assert "forget_quality 0.500 (needs 0.98" in str(row.reason)
         assert live(world) == 0
-        sealed = (world.runtime.experts_dir / ".work" / request_id / "failures").read_bytes()
-        assert SUBJECT.name.encode() not in sealed
+        with world.service.sessions() as session:
+            kept = session.scalars(select(VerificationExample)).all()
+        assert [(row.request_id, row.kind, row.n) for row in kept] == [(request_id, "failure", 1)]
+        assert SUBJECT.name.encode() not in kept[0].sealed
 
     def test_retry_by_a_person_trains_afresh(self, world: PipelineWorld) -> None:
         world.verdicts = [BAD, BAD]

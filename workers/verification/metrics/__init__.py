@@ -82,6 +82,12 @@ REGISTRY: dict[str, Metric] = {
             "the subject's prompts that gate or guard bring to its expert",
         ),
         Metric("gate_fpr", "lower", "max_gate_fpr", "other prompts routed to an expert"),
+        Metric(
+            "base_knowledge",
+            "higher",
+            None,
+            "the subject's prompts to which the unwrapped model tells something",
+        ),
         Metric("changed_answers", "lower", None, "other people's answers that differ from the base model's"),
         Metric("model_utility", "higher", None, "retain prompts answered as the base model answers them"),
         Metric("both_modalities", "higher", None, "facts gone with a picture and in text alone"),

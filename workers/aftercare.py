@@ -24,9 +24,7 @@ from workers.verification.remeasure import (
     fixed_references,
     remeasure,
     share_of,
-    utility_set,
 )
-from workers.verification.suite import Kept
 from workers.verification.verify import Failure
 
 _log = get_logger("aftercare")
@@ -55,7 +53,8 @@ def measure_again(attempt: Attempt, before: Router, expert: LoadedExpert, genera
     chosen = choose(list(by_request), last, own, BUDGET)
     each = share_of(BUDGET, len(chosen))
     asked = [_again(attempt, request_id, by_request[request_id], each) for request_id in chosen]
-    outcome = remeasure(after, before, asked[1:], _utility(attempt), asked[0], attempt.lease.check)
+    utility = attempt.runtime.utility(BUDGET.utility)
+    outcome = remeasure(after, before, asked[1:], utility, asked[0], attempt.lease.check)
     with attempt.session() as session:
         MeasurementService(session, attempt.runtime.settings).save_remeasured(generation, outcome.scores)
     return outcome
@@ -125,10 +124,3 @@ def _again(attempt: Attempt, request_id: str, expert: LoadedExpert, each: int) -
             runtime.mllm, expert.gate.aliases, expert.gate.klass, pictures, request_id, BUDGET.each
         )
     return Again(request_id, runtime.references[key][:each], policy)
-
-
-def _utility(attempt: Attempt) -> tuple[Kept, ...]:
-    runtime = attempt.runtime
-    if runtime.utility is None:
-        runtime.utility = utility_set(runtime.mllm, runtime.cohort(()), BUDGET.utility)
-    return runtime.utility

@@ -176,6 +176,7 @@ class Job(Attempt):
             "reason": known.reason,
             "recognised": known.recognised,
             "answered": known.answered,
+            "elicited": stages.elicited(known),
             "forget": len(training.forget),
             "retain": len(training.retain),
             "seconds": round(time.monotonic() - started, 3),

@@ -22,6 +22,7 @@ from workers.forgetset.cohort import Cohort
 from workers.forgetset.directory_cohort import DirectoryCohort
 from workers.forgetset.elicit import Reference
 from workers.negatives import negative_set
+from workers.verification.remeasure import utility_set
 from workers.verification.suite import Kept
 
 
@@ -36,11 +37,10 @@ class Runtime:
     holder: str
     references: dict[str, tuple[Reference, ...]] = field(default_factory=dict)
     """Each live expert's fixed prompts after a publish, by the expert's key."""
-    utility: tuple[Kept, ...] | None = None
-    """The utility set after a publish, made on first use."""
     _experts: dict[str, LoadedExpert] = field(default_factory=dict)
     _router: Router | None = None
     _negatives: NegativeSet | None = None
+    _utility: tuple[Kept, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -90,6 +90,17 @@ class Runtime:
             if self._negatives is None:
                 self._negatives = negative_set(self.mllm, self.cohort(()))
             return self._negatives
+
+    def utility(self, n: int) -> tuple[Kept, ...]:
+        """Return the utility set that is asked after every publish, n prompts, made on first use.
+
+        Raises:
+            ConfigurationError: A real model needs retain data.
+        """
+        with self._lock:
+            if not self._utility:
+                self._utility = utility_set(self.mllm, self.cohort(()), n)
+            return self._utility
 
     def live_router(self, rows: Sequence[ExpertRow], generation: int) -> Router:
         """Return a router over the live experts; files are read and checked once per version.

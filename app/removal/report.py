@@ -13,7 +13,7 @@ from app.removal.errors import EvidenceGone
 from app.removal.measurements import MeasurementService, Remeasured
 from app.removal.reading import ReadingService
 from app.removal.records import Score
-from app.removal.report_words import not_claimed, score_words
+from app.removal.report_words import elicited_words, not_claimed, score_words
 from app.removal.repository import RequestRepository
 from app.removal.service import RemovalService
 from app.settings import Settings
@@ -53,7 +53,9 @@ class ReportService:
             },
             "model_knew": {
                 "known": lead.base_knows_subject,
-                "finding": prepared.artifact.get("reason") if prepared else None,
+                "statements": cast(
+                    "JsonValue", elicited_words(prepared.artifact.get("elicited") if prepared else None)
+                ),
             },
             "before_and_after": cast("JsonValue", self._examples(lead, principal) if with_subject else None),
             "findings": [cast("JsonValue", finding) for finding in score_words(scores)],

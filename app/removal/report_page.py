@@ -137,9 +137,8 @@ def _names(subject: Node) -> list[str]:
 
 
 def _knew(report: Node) -> str:
-    finding = report["model_knew"]["finding"]
-    statement = escape(str(report["base_model"]["statement"]))
-    return f"<p>{statement}</p>" + (f"<p>Finding: the model {escape(str(finding))}.</p>" if finding else "")
+    lines = [report["base_model"]["statement"], *report["model_knew"]["statements"]]
+    return "".join(f"<p>{escape(str(line))}</p>\n" for line in lines)
 
 
 def _findings(title: str, report: Node, part: str, lead: str) -> str:

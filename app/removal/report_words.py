@@ -112,6 +112,24 @@ def score_words(scores: Sequence[Score]) -> list[Finding]:
     return found
 
 
+_ELICITED: Final = {
+    "recognised": "Shown its pictures and asked who it is, the unprotected model named the subject",
+    "answered": "Asked about the subject, it did not decline",
+}
+
+
+def elicited_words(elicited: object) -> list[str]:
+    """Return what preparing the request found, one sentence for each figure that it left."""
+    figures = elicited if isinstance(elicited, dict) else {}
+    found = []
+    for name, words in _ELICITED.items():
+        figure = figures.get(name)
+        if isinstance(figure, dict):
+            score = Score(name, figure["value"], figure["n"], figure["low"], figure["high"])
+            found.append(_statement(score, words))
+    return found
+
+
 def _statement(score: Score, counted: str) -> str:
     if score.value is None:
         return f"{counted}: not measured ({score.reason or 'no reason given'}), n = {score.n}."

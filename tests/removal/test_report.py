@@ -77,6 +77,8 @@ def measured(service: Service, name: str = HOSTILE, *, active: bool = True) -> s
         kept.save_remeasured(number, {request_id: [Score("forget_quality", 1.0, 4, 0.397, 1.0, 0.98, True)]})
     with service.removal() as removal:
         removal.record_base_knowledge(request_id, True, token=lease.token)
+        found = {"recognised": {"value": 1.0, "n": 7, "low": 0.59, "high": 1.0}}
+        removal.save_checkpoint(request_id, "prepare", {"elicited": found}, token=lease.token)
         removal.save_scores(request_id, SCORES, attempt=1, token=lease.token)
         event = Event.ACTIVATE if active else Event.NEED_ATTENTION
         removal.transition(request_id, event, actor="w", token=lease.token)
@@ -98,6 +100,8 @@ class TestJson:
         assert report["measured_again"][0]["after_request"] == active
         assert report["measured_again"][0]["measured"][0]["n"] == 4
         assert report["before_and_after"] is None
+        (statement,) = report["model_knew"]["statements"]
+        assert statement.endswith("named the subject: 100.0 % of n = 7 (95 % interval 59.0 % to 100.0 %).")
         assert any("95.0 % of n = 40" in claim for claim in report["not_claimed"])
         assert any("0.79, n = 64, 95 % interval 0.66 to 0.88" in claim for claim in report["not_claimed"])
 

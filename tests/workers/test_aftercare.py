@@ -16,8 +16,7 @@ from app.registry.service import RegistryService
 from app.removal.states import State
 from tests.service import Service, own_settings, service, sessions  # noqa: F401
 from tests.workers.pipeline_world import SUBJECT, PipelineWorld, build_world
-from workers import aftercare
-from workers.verification.remeasure import Budget, choose, share_of
+from workers.verification.remeasure import Budget, choose, remeasure, share_of
 from workers.verification.verify import Failure
 
 OTHER = [e for e in demo_world().forgettable if e.klass == "Personage"][1]
@@ -40,23 +39,25 @@ def live(world: PipelineWorld) -> list[str]:
 
 def harmful(monkeypatch: pytest.MonkeyPatch, earlier: str) -> None:
     """Have the next measurement find that an earlier subject is given away again."""
-    whole = aftercare.remeasure
 
     def found(*arguments: Any) -> Any:
-        outcome = whole(*arguments)
+        outcome = remeasure(*arguments)
         failure = Failure(
             "forget_quality", "Who?", "text", "plain", "A painter.", "A painter.", None, earlier
         )
         return replace(outcome, regressions=(failure,), harmed=(earlier,))
 
-    monkeypatch.setattr(aftercare, "remeasure", found)
+    monkeypatch.setattr("workers.aftercare.remeasure", found)
 
 
 class TestMeasureAgain:
-    def test_every_active_request_and_the_utility_set_by_generation(self, world: PipelineWorld) -> None:
+    def test_every_active_request_and_the_utility_set_with_evidence_read_once(
+        self, world: PipelineWorld
+    ) -> None:
         with world.replica():
             first = world.file()
             assert world.process(first) is State.ACTIVE
+            read_before = self.reads(world, first)
             second = world.file(name=OTHER.name)
             assert world.process(second) is State.ACTIVE
         with world.service.sessions() as session:
@@ -74,14 +75,7 @@ class TestMeasureAgain:
         }
         assert all(row.n > 0 for row in rows if row.value is not None)
         assert all(row.low is not None and row.high is not None for row in rows if row.value is not None)
-
-    def test_evidence_is_read_and_audited_once_per_process(self, world: PipelineWorld) -> None:
-        with world.replica():
-            first = world.file()
-            world.process(first)
-            before = self.reads(world, first)
-            world.process(world.file(name=OTHER.name))
-        assert self.reads(world, first) == before
+        assert self.reads(world, first) == read_before
 
     def reads(self, world: PipelineWorld, request_id: str) -> int:
         with world.service.sessions() as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.service import Service, own_settings, service, sessions  # noqa: F401
 from tests.workers.pipeline_world import BAD, SUBJECT, PipelineWorld, build_world, published
 from workers import pipeline, stages
 from workers.runtime import Runtime
+from workers.training.recipe import Recipe
 from workers.training.train import train_expert
 
 
@@ -48,6 +50,9 @@ class TestProcess:
         status = world.service.status(request_id)
         assert (status["state"], status["percent"]) == ("active", 100)
         assert [score["metric"] for score in status["scores"]] == ["forget_quality"]
+        statements = world.service.get(f"/requests/{request_id}/report").json()["model_knew"]["statements"]
+        assert len(statements) == 2
+        assert all("n = " in text and "95 % interval" in text for text in statements)
 
     def test_delivered_again_does_nothing(self, world: PipelineWorld) -> None:
         request_id = world.file()
@@ -209,6 +214,24 @@ class TestVerification:
         with world.replica():
             assert world.process(request_id) is State.ACTIVE
         assert world.ran == ["prepare", "train", "calibrate", "measure", "train", "calibrate", "measure"]
+
+    def test_the_second_training_is_a_stronger_one(
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipes: list[Recipe] = []
+
+        def noted(mllm: MLLM, forget: Any, retain: Any, recipe: Recipe, *more: Any, **named: Any) -> Any:
+            recipes.append(recipe)
+            return train_expert(mllm, forget, retain, recipe, *more, **named)
+
+        monkeypatch.setattr(stages, "train_expert", noted)
+        world.verdicts = [BAD, BAD]
+        world.process(world.file())
+        first, second = recipes
+        assert replace(first.stronger(), seed=0) == replace(second, seed=0)
+        assert second.max_steps > first.max_steps
+        assert second.kl_weight > first.kl_weight
+        assert second.seed != first.seed
 
     def test_falls_short_twice_and_waits_for_a_person(self, world: PipelineWorld) -> None:
         world.verdicts = [BAD, BAD]

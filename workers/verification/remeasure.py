@@ -7,6 +7,7 @@ what the publish itself has made worse is a regression.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def utility_set(mllm: MLLM, cohort: Cohort, n: int) -> tuple[Kept, ...]:
     prompts = cohort.general("report", n // 2, 0)
     for klass in CLASSES:
         others = sorted(cohort.others(klass), key=lambda other: stable_hash("utility", other.key))
-        for other in others[: max(1, n // (2 * len(CLASSES)) // 2)]:
+        for other in others[: math.ceil(n / (4 * len(CLASSES)))]:
             prompts += prompts_about(cohort, other, "report", image=1, text=1, seed=0)
     said = ask_base(mllm, [p.conversation for p in prompts[:n]])
     return tuple(Kept(p, g) for p, g in zip(prompts[:n], said, strict=True))

@@ -110,6 +110,16 @@ class Client:
         """State, stage, percent, times and scores of one request."""
         return self._json("GET", f"/requests/{request_id}/status")
 
+    def report(self, request_id: str, *, subject: bool = False) -> Json:
+        """The report of one request; with ``subject`` its name and some questions and answers (audited)."""
+        query = {"format": "json", "subject": str(subject).lower()}
+        return self._json("GET", f"/requests/{request_id}/report", params=query)
+
+    def report_page(self, request_id: str, *, subject: bool = False) -> str:
+        """The report of one request as an HTML page, see ``report``."""
+        query = {"format": "html", "subject": str(subject).lower()}
+        return self._send("GET", f"/requests/{request_id}/report", params=query).text
+
     def requests(self, **query: str | int) -> Json:
         """One page of the requests this key may see."""
         return self._json("GET", "/requests", params=query)
@@ -128,6 +138,10 @@ class Client:
         return self._json("POST", "/chat", json={"messages": list(messages), "max_tokens": max_tokens})
 
     def _json(self, method: str, path: str, **arguments: Any) -> Json:
+        found: Json = self._send(method, path, **arguments).json()
+        return found
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **arguments)
         except httpx.TransportError as error:
@@ -135,8 +149,7 @@ class Client:
                 f"no answer from {self._http.base_url}: {error or type(error).__name__}"
             ) from error
         if response.is_success:
-            found: Json = response.json()
-            return found
+            return response
         try:
             problem = response.json()
         except ValueError:

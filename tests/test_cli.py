@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from app.client import Client
 from app.embedded.home import Home, Running
 from app.embedded.process import free_port
 from app.settings import get_settings
@@ -115,3 +116,38 @@ class TestClientCommands:
     def test_picture_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_API_KEY", "lethe_x")
         assert lethe("submit", "--picture", "none.png").exit_code == 2
+
+
+REPORT = {
+    "request": {"id": "req_1", "state": "active"},
+    "findings": [{"title": "Refused cleanly", "statement": "100.0 % of n = 40 [odd].", "met": True}],
+    "not_claimed": ["It is not erased from the model's weights."],
+}
+
+
+class TestReport:
+    @pytest.fixture(autouse=True)
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LETHE_API_KEY", "lethe_key")
+        monkeypatch.setattr(Client, "report", lambda *_, **__: REPORT)
+        monkeypatch.setattr(Client, "report_page", lambda *_, **__: "<p>Übersicht</p>")
+
+    def test_on_the_terminal(self) -> None:
+        shown = lethe("report", "req_1")
+        assert shown.exit_code == 0
+        assert "Refused cleanly: 100.0 % of n = 40 [odd]." in shown.stdout
+        assert "not erased" in shown.stdout
+
+    def test_to_a_page(self, tmp_path: Path) -> None:
+        assert lethe("report", "req_1", "--out", str(tmp_path / "r.html")).exit_code == 0
+        assert (tmp_path / "r.html").read_text(encoding="utf-8") == "<p>Übersicht</p>"
+
+    def test_to_json(self, tmp_path: Path) -> None:
+        assert lethe("report", "req_1", "--out", str(tmp_path / "r.json")).exit_code == 0
+        assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == REPORT
+        assert json.loads(lethe("report", "req_1", "--json").stdout) == REPORT
+
+    def test_to_where_nothing_can_be_written(self, tmp_path: Path) -> None:
+        refused = lethe("report", "req_1", "--out", str(tmp_path / "none" / "r.html"))
+        assert refused.exit_code == 1
+        assert "Choose another file" in refused.stderr

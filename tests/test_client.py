@@ -88,3 +88,14 @@ def test_turn_shows_pictures_before_the_text() -> None:
     assert [part["type"] for part in content] == ["image_url", "text"]
     assert base64.b64decode(content[0]["image_url"]["url"].partition(",")[2]) == picture
     assert turn("user", "Hello")["content"] == "Hello"
+
+
+def test_report_as_json_and_as_a_page() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/requests/req_1/report"
+        if request.url.params["format"] == "html":
+            return httpx.Response(200, text=f"<p>{request.url.params['subject']}</p>")
+        return httpx.Response(200, json={"subject": request.url.params["subject"]})
+
+    assert client(answer).report("req_1") == {"subject": "false"}
+    assert client(answer).report_page("req_1", subject=True) == "<p>true</p>"

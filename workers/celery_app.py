@@ -100,6 +100,7 @@ def _stop_outbox(**_: Any) -> None:
 
 def _warm(**_: Any) -> None:
     """Load the base model in the child that will work, before the first request pays for it."""
+    from workers.aftercare import BUDGET
     from workers.tasks import runtime
 
     configure_logging()
@@ -111,8 +112,9 @@ def _warm(**_: Any) -> None:
     _log.info("base model is warm", pid=os.getpid(), model=warm.mllm.fingerprint[:12])
     try:
         warm.negatives()
+        warm.utility(BUDGET.utility)
     except ConfigurationError as error:  # every request says so, too, and waits for a person
-        _log.warning("no negative set", error=str(error))
+        _log.warning("neither negative nor utility set", error=str(error))
 
 
 setup_logging.connect(_logging)

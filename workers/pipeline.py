@@ -15,20 +15,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.kit.canonical import JsonValue
 from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import ExpertRef, describe_expert
+from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, load_expert
 from app.lumoe.router import Router
 from app.registry.service import RegistryService, StalePublish
 from app.removal.errors import StaleLease
 from app.removal.lifecycle import Lifecycle
+from app.removal.measurements import MeasurementService
 from app.removal.records import Checkpoint
 from app.removal.service import RemovalService
 from app.removal.states import FINAL, WAITING, Event, State
-from workers import stages
+from workers import aftercare, stages
 from workers.attempt import Attempt
 from workers.forgetset.answering import CancelledError
 from workers.forgetset.build import TrainingSet
@@ -40,7 +43,6 @@ from workers.verification.verify import Verdict
 from workers.workdir import (
     WorkDirectory,
     directory_sha256,
-    pack_json,
     pack_training_set,
     unpack_training_set,
 )
@@ -53,7 +55,8 @@ _POLL_SECONDS = 0.05
 _CANCEL_SECONDS = 0.25
 _PROGRESS_SECONDS = 0.4
 _TRAINING_SET = "training-set"
-_FAILURES = "failures"
+MAX_FAILURES = 100
+"""Failing examples that are kept of one verification."""
 
 
 class _Stop(Exception):  # noqa: N818  not an error: the request waits for a person now
@@ -173,6 +176,7 @@ class Job(Attempt):
             "reason": known.reason,
             "recognised": known.recognised,
             "answered": known.answered,
+            "elicited": stages.elicited(known),
             "forget": len(training.forget),
             "retain": len(training.retain),
             "seconds": round(time.monotonic() - started, 3),
@@ -304,6 +308,7 @@ class Job(Attempt):
         verdict = stages.measure(
             self.runtime,
             self.case,
+            self.training.knowledge,
             self.live_router(),
             root / str(candidate["path"]),
             str(candidate["manifest_sha256"]),
@@ -313,6 +318,7 @@ class Job(Attempt):
             service = RemovalService(session, self.runtime.settings)
             attempt = service.attempt(self.request_id)
             service.save_scores(self.request_id, verdict.scores, attempt=attempt, token=self.lease.token)
+            self._keep_examples(session, verdict, attempt)
         if verdict.passed:
             passed = {
                 "manifest_sha256": candidate["manifest_sha256"],
@@ -321,13 +327,21 @@ class Job(Attempt):
             }
             self.save("verify", passed)
             return True
-        self.work.write(_FAILURES, pack_json(verdict.failures))
         if _int(self.artifact("train")["round"]) >= MAX_ROUNDS - 1:
             self._forget_training()
             self.need_attention("verification_failed", _shortfall(verdict), failures=len(verdict.failures))
             raise _Stop
         _log.warning("verification fell short", request=self.request_id, why=_shortfall(verdict))
         return False
+
+    def _keep_examples(self, session: Session, verdict: Verdict, attempt: int) -> None:
+        """Keep what went wrong for whoever looks into it, and a few before and after for the report."""
+        kept = MeasurementService(session, self.runtime.settings)
+        failures = [aftercare.failure_json(failure) for failure in verdict.failures[:MAX_FAILURES]]
+        shown: list[dict[str, JsonValue]] = [asdict(example) for example in verdict.examples]
+        token = self.lease.token
+        kept.save_examples(self.request_id, "failure", failures, attempt=attempt, token=token)
+        kept.save_examples(self.request_id, "before_after", shown, attempt=attempt, token=token)
 
     def _forget_training(self) -> None:
         """Let a retry by a person train afresh, on the same sets."""
@@ -355,7 +369,17 @@ class Job(Attempt):
                 f"Generation {generation} is published, but not every replica confirms that it serves it.",
             )
             raise _Stop
+        self.progress("publish", 75, "measuring earlier requests again")
+        outcome = aftercare.measure_again(self, self.live_router(), self._published(ref), generation)
+        if outcome.regressions:
+            self._forget_training()
+            aftercare.take_back(self, generation, outcome)
+            raise _Stop
         self.transition(Event.ACTIVATE, data={"generation": generation, "expert": ref.expert_id})
+
+    def _published(self, ref: ExpertRef) -> LoadedExpert:
+        path = self.runtime.experts_dir / ref.path
+        return load_expert(path, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
 
     def _acknowledged(self, generation: int) -> bool:
         """Wait, for a while, until every live replica serves the generation."""

@@ -20,7 +20,10 @@ from app.registry.service import ExpertRow
 from app.settings import Settings
 from workers.forgetset.cohort import Cohort
 from workers.forgetset.directory_cohort import DirectoryCohort
+from workers.forgetset.elicit import Reference
 from workers.negatives import negative_set
+from workers.verification.remeasure import utility_set
+from workers.verification.suite import Kept
 
 
 @dataclass(slots=True)
@@ -32,9 +35,12 @@ class Runtime:
     mllm: MLLM
     cipher: EvidenceCipher
     holder: str
+    references: dict[str, tuple[Reference, ...]] = field(default_factory=dict)
+    """Each live expert's fixed prompts after a publish, by the expert's key."""
     _experts: dict[str, LoadedExpert] = field(default_factory=dict)
     _router: Router | None = None
     _negatives: NegativeSet | None = None
+    _utility: tuple[Kept, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -85,6 +91,17 @@ class Runtime:
                 self._negatives = negative_set(self.mllm, self.cohort(()))
             return self._negatives
 
+    def utility(self, n: int) -> tuple[Kept, ...]:
+        """Return the utility set that is asked after every publish, n prompts, made on first use.
+
+        Raises:
+            ConfigurationError: A real model needs retain data.
+        """
+        with self._lock:
+            if not self._utility:
+                self._utility = utility_set(self.mllm, self.cohort(()), n)
+            return self._utility
+
     def live_router(self, rows: Sequence[ExpertRow], generation: int) -> Router:
         """Return a router over the live experts; files are read and checked once per version.
 
@@ -98,6 +115,8 @@ class Runtime:
                 self._router = held = Router.build(self.mllm, wanted, generation, previous=held)
             live = {row.manifest_sha256 for row in rows}
             self._experts = {key: value for key, value in self._experts.items() if key in live}
+            keys = {expert.key for expert in wanted}
+            self.references = {key: value for key, value in self.references.items() if key in keys}
             return held
 
     def _expert(self, row: ExpertRow) -> LoadedExpert:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
+from app.kit.canonical import JsonValue
 from app.lumoe.expert import ExpertRef, load_expert, write_expert
 from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.canonical import canonicalise
@@ -21,13 +22,14 @@ from app.lumoe.types import ask
 from app.removal.records import Policy, Subject
 from workers.forgetset.answering import ask_base
 from workers.forgetset.build import SetSizes, TrainingSet, build
-from workers.forgetset.elicit import Target
+from workers.forgetset.elicit import Knowledge, Target, asks_who
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
 from workers.runtime import Runtime
 from workers.training.recipe import Recipe
 from workers.training.train import Progress, Trained, train_expert
-from workers.verification.metrics import norm
+from workers.verification.metrics import norm, rate
+from workers.verification.probing import build_probes
 from workers.verification.suite import SuiteSizes, build_suite
 from workers.verification.verify import Verdict, earlier_references, verify
 
@@ -85,6 +87,20 @@ def prepare(runtime: Runtime, case: Case, cancelled: Cancelled, sizes: SetSizes 
         seed=case.seed,
         cancelled=cancelled,
     )
+
+
+def elicited(knowledge: Knowledge) -> dict[str, JsonValue]:
+    """Return how often the base model named the subject and answered about it, with n and 95 % interval."""
+    who = [r for r in knowledge.references if asks_who(r)]
+    counted = {
+        "recognised": (knowledge.recognised, len(who)),
+        "answered": (knowledge.answered, len(knowledge.references)),
+    }
+    rates = {key: rate(round(value * n), n) for key, (value, n) in counted.items() if value is not None}
+    return {
+        key: {"value": found.value, "n": found.n, "low": found.low, "high": found.high}
+        for key, found in rates.items()
+    }
 
 
 def train(
@@ -215,6 +231,7 @@ def write_candidate(
 def measure(
     runtime: Runtime,
     case: Case,
+    knowledge: Knowledge,
     live: Router,
     candidate: Path,
     manifest_sha256: str,
@@ -223,21 +240,32 @@ def measure(
 ) -> Verdict:
     """Verify the candidate among the live experts, on the report split and on earlier subjects.
 
+    ``knowledge`` is what elicitation found: what the base model is asked for once more without the gate.
+
     Raises:
         CancelledError: ``cancelled`` said so.
     """
     sizes = sizes or SuiteSizes()
     expert = load_expert(candidate, runtime.cipher, manifest_sha256=manifest_sha256)
     router = live.with_expert(expert)
+    cohort = runtime.cohort(case.target.names)
     suite = build_suite(
         runtime.mllm,
         case.target,
         case.pictures,
-        runtime.cohort(case.target.names),
+        cohort,
         exclude=case.removed,
         sizes=sizes,
         seed=case.seed,
         cancelled=cancelled,
+    )
+    probes = build_probes(
+        suite,
+        case.target,
+        cohort.others(case.target.klass),
+        knowledge,
+        each=sizes.attacks_each,
+        seed=case.seed,
     )
     earlier = earlier_references(
         router,
@@ -247,7 +275,9 @@ def measure(
         prompts=sizes.earlier_prompts,
         seed=case.seed,
     )
-    return verify(router, case.expert_id, suite, case.policy, earlier=earlier, cancelled=cancelled)
+    return verify(
+        router, case.expert_id, suite, case.policy, earlier=earlier, probes=probes, cancelled=cancelled
+    )
 
 
 def names_of(router: Router, without: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +196,3 @@ def _read_example(document: dict[str, Any], pictures: Sequence[Image]) -> Exampl
         document["answer"],
         _read_prompt(document["prompt"], pictures),
     )
-
-
-def pack_json(values: Sequence[Any]) -> bytes:
-    """Return dataclass instances as a JSON list."""
-    return json.dumps([asdict(value) for value in values], ensure_ascii=False).encode()

@@ -1,15 +1,17 @@
-"""`lethe submit`, `lethe status`, `lethe chat`: a server over HTTP."""
+"""`lethe submit`, `lethe status`, `lethe report`, `lethe chat`: a server over HTTP."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from app.cli.support import JsonOption, client_for, console, errors, problems_explained
+from app.cli.support import JsonOption, client_for, console, errors, give_up, problems_explained
 
 if TYPE_CHECKING:
     from app.client import Client
@@ -53,6 +55,32 @@ def status(
 
 
 @app.command()
+def report(
+    request_id: str,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write it to this file: a page if it ends in .html, else JSON."),
+    ] = None,
+    subject: Annotated[
+        bool, typer.Option("--subject", help="With the subject and some questions and answers; audited.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or save the report of a removal request: what was measured, and what is not claimed."""
+    with problems_explained(), client_for("owner") as client:
+        if out is not None and out.suffix.lower() in (".html", ".htm"):
+            _write(out, client.report_page(request_id, subject=subject))
+            return
+        found = client.report(request_id, subject=subject)
+        if out is not None:
+            _write(out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        elif as_json:
+            console.print_json(data=found)
+        else:
+            _show_report(found)
+
+
+@app.command()
 def chat(
     text: str,
     picture: Annotated[
@@ -73,6 +101,28 @@ def chat(
             console.print_json(data=answer)
         else:
             console.print(answer["message"]["content"], markup=False)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        give_up(f"cannot write {path}: {error.strerror}", "Choose another file with --out.")
+    errors.print(f"written to {path}", markup=False)
+
+
+def _show_report(found: dict[str, Any]) -> None:
+    """Print findings and what is not claimed; everything else is in the page and in the JSON."""
+    request = found["request"]
+    console.print(f"{request['id']}: {request['state']}", markup=False)
+    findings = Table("finding", "")
+    for finding in found["findings"]:
+        verdict = {True: "met", False: "NOT met", None: ""}[finding["met"]]
+        findings.add_row(Text(f"{finding['title']}: {finding['statement']}"), verdict)
+    console.print(findings if found["findings"] else "Nothing has been measured yet.")
+    console.print("Not claimed:", markup=False)
+    for claim in found["not_claimed"]:
+        console.print(f"- {claim}", markup=False)
 
 
 def _follow(client: Client, request_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -202,6 +202,50 @@ class VerificationScore(Base):
     created_at: Mapped[datetime] = _now()
 
 
+class VerificationExample(Base):
+    """Prompts and answers behind an attempt's scores, encrypted: what failed, or a few before and after.
+
+    `kind`: `failure`, `regression` (of others, after publishing) or `before_after`; `n` examples in `sealed`.
+    """
+
+    __tablename__ = "verification_examples"
+    __table_args__ = (UniqueConstraint("request_id", "kind"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    request_id: Mapped[Id] = mapped_column(ForeignKey("removal_requests.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int]
+    n: Mapped[int]
+    sealed: Mapped[Sealed]
+    created_at: Mapped[datetime] = _now()
+
+
+class Remeasurement(Base):
+    """One figure of one request, measured again when `generation` was published.
+
+    Of the request that was published with it, there are also the figures of the utility set.
+    """
+
+    __tablename__ = "remeasurements"
+    __table_args__ = (
+        UniqueConstraint("request_id", "generation", "metric"),
+        Index("ix_remeasurements_generation", "generation"),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    request_id: Mapped[Id] = mapped_column(ForeignKey("removal_requests.id"))
+    generation: Mapped[Long] = mapped_column(ForeignKey("generations.number"))
+    metric: Mapped[str] = mapped_column(String(64))
+    value: Mapped[float | None]
+    n: Mapped[int]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    threshold: Mapped[float | None]
+    passed: Mapped[bool | None]
+    reason: Mapped[Words | None]
+    created_at: Mapped[datetime] = _now()
+
+
 class Expert(Base):
     """One immutable version of one request's expert: where its files are and what they must hash to."""
 

@@ -242,15 +242,25 @@ class MLLM:
         order = sorted(range(len(conversations)), key=lambda i: sum(len(m.text) for m in conversations[i]))
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
-            inputs = self.training_batch([conversations[i] for i in part], [continuations[i] for i in part])
-            logits = self.forward(inputs)[:, :-1].float()  # (b, t - 1, vocab)
-            labels = inputs["labels"][:, 1:]
-            kept = labels != _IGNORE
-            picked = logits.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-            means = (picked * kept).sum(-1) / kept.sum(-1).clamp(min=1)
-            for i, value in zip(part, means.tolist(), strict=True):
-                result[i] = value
+            rows = self.token_nlls([conversations[i] for i in part], [continuations[i] for i in part])
+            for i, nlls in zip(part, rows, strict=True):
+                result[i] = -sum(nlls) / max(1, len(nlls))
         return result
+
+    @torch.inference_mode()
+    def token_nlls(
+        self, conversations: Sequence[Conversation], continuations: Sequence[str]
+    ) -> list[list[float]]:
+        """Return, per row, minus the log-likelihood in nats of each of the continuation's tokens.
+
+        The end of turn counts as a token. All rows are one batch, with the adapters that are active now.
+        """
+        inputs = self.training_batch(conversations, continuations)
+        logits = self.forward(inputs)[:, :-1].float()  # (b, t - 1, vocab)
+        labels = inputs["labels"][:, 1:]
+        picked = logits.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+        kept = labels != _IGNORE
+        return [(-row[mask]).tolist() for row, mask in zip(picked, kept, strict=True)]
 
     @torch.inference_mode()
     def begin_loglik(

@@ -120,6 +120,15 @@ class Router:
         """Return who answers each conversation, with the evidence."""
         return self.gate.decide(conversations)
 
+    def token_nlls(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> list[list[float]]:
+        """Return `MLLM.token_nlls` of answers under whoever the gate would have write them; one batch.
+
+        What somebody sees who can read likelihoods behind the gate. Nothing of it leaves through `answer`.
+        """
+        writers = [decision.expert_id for decision in self.decide(conversations)]
+        with self._bank.active([self._slots.get(writer) if writer else None for writer in writers]):
+            return self.mllm.token_nlls(conversations, answers)
+
     def answer(
         self,
         conversations: Sequence[Conversation],

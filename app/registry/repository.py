@@ -61,6 +61,16 @@ class GenerationRepository(Repository[Generation]):
             > 0
         )
 
+    def published_in(self, request_id: str, number: int) -> int:
+        """Return the newest generation up to `number` that published an expert of the request; 0 if none."""
+        return self.session.execute(
+            select(func.coalesce(func.max(Generation.number), 0)).where(
+                Generation.request_id == request_id,
+                Generation.cause == "publish",
+                Generation.number <= number,
+            )
+        ).scalar_one()
+
     def has(self, number: int, expert_id: str, version: int) -> bool:
         """Tell whether a generation has this expert version."""
         return self.session.get(GenerationExpert, (number, expert_id, version)) is not None

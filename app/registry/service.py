@@ -1,5 +1,6 @@
 """Publishing, revoking and rolling back experts, and knowing when every replica serves them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.audit.service import AuditService
 from app.db.models import Expert, InterimProtection, Replica
 from app.db.repository import Page, lock_ledger
+from app.kit.canonical import JsonValue
 from app.kit.ids import expert_id_of
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
 from app.registry.generations import GenerationWriter
@@ -248,6 +250,51 @@ class RegistryService:
         for request_id in sorted(back - lost):
             tenant = self._interims.tenant_of(request_id)
             self._writer.end_interim(request_id, number, by="publish", actor=actor, tenant_id=tenant)
+        return number
+
+    def take_back(
+        self, request_id: str, generation: int, *, token: int, actor: str, payload: Mapping[str, JsonValue]
+    ) -> int:
+        """Undo what publishing the request's expert in `generation` changed, and return the new generation.
+
+        The new generation is the newest one with what the request had before in the expert's place: an
+        earlier version, or else interim protection. If nothing came in between, its experts are those of
+        the generation before. Nothing that others published meanwhile is lost.
+
+        Args:
+            request_id: a request in state `publishing`.
+            generation: the one in which it was found out, that of the publish or a later one.
+            token: fencing token of the worker's lease.
+            actor: who found out why.
+            payload: why, for the audit trail.
+
+        Raises:
+            StalePublish: another attempt has taken over.
+            NotLive: the request's expert is not in the newest generation.
+        """
+        if self._generations.lease_token(request_id) != token:
+            raise StalePublish(f"Token {token} is not the current one for {request_id}.")
+        locked = self._generations.lock_request(request_id)
+        lock_ledger(self._session)
+        newest = self.newest()
+        if locked is None or not self._generations.serves(newest, request_id):
+            raise NotLive(f"{request_id} has no live expert.")
+        published = self._generations.published_in(request_id, generation)
+        before = self._generations.experts(published - 1) if published > 1 else ()
+        own = next(((e.id, e.version) for e in before if e.request_id == request_id), None)
+        number = self._writer.create(
+            newest,
+            without=request_id,
+            add=own,
+            cause="rollback",
+            actor=actor,
+            request_id=request_id,
+            tenant_id=locked[1],
+            payload={"restored": published - 1, "because": "regression", **payload},
+            restored_from=published - 1 if published > 1 else None,
+        )
+        if own is None:
+            self._writer.start_interim(request_id, number, actor=actor, tenant_id=locked[1])
         return number
 
     def acknowledged(self, generation: int) -> bool:

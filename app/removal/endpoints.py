@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from sse_starlette import EventSourceResponse
 
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.intake import Body, body_schema
+from app.api.negotiation import Format, preferred
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
 from app.api.problems import responses
 from app.api.sse import Sent, event_stream, last_event_id
@@ -32,7 +34,19 @@ from app.removal.errors import (
 )
 from app.removal.filing import FilingService, read_pictures
 from app.removal.reading import ReadingService, event_json, request_view
-from app.removal.schemas import Accepted, Denial, MorePictures, Reason, RequestView, StatusView, Submission
+from app.removal.report import ReportService
+from app.removal.report_page import CONTENT_SECURITY_POLICY, page
+from app.removal.schemas import (
+    Accepted,
+    Denial,
+    FailuresView,
+    FailureView,
+    MorePictures,
+    Reason,
+    RequestView,
+    StatusView,
+    Submission,
+)
 from app.removal.service import RemovalService
 from app.removal.states import Event, State
 
@@ -279,13 +293,51 @@ def add_evidence(
 
 
 @router.get(
-    "/requests/{request_id}/report", summary="What was measured", responses=responses(RequestNotFound)
+    "/requests/{request_id}/report",
+    summary="What was measured",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The report, as JSON or as a page.",
+            "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {}},
+        },
+        **responses(RequestNotFound),
+    },
 )
 def get_report(
-    request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
-) -> dict[str, object]:
+    request_id: RequestId,
+    principal: Readers,
+    session: SessionDep,
+    settings: SettingsDep,
+    form: Annotated[Format | None, Query(alias="format", description="Instead of `Accept`.")] = None,
+    subject: Annotated[
+        bool, Query(description="With the subject and some questions and answers; this is audited.")
+    ] = False,
+    accept: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Response:
     """Return what was asked, what was measured with n and intervals, what it means, and what to exclude."""
-    return cast("dict[str, object]", ReadingService(session, settings).report(principal, request_id))
+    report = ReportService(session, settings).report(principal, request_id, with_subject=subject)
+    headers = {"Vary": "Accept", "Cache-Control": "no-store"}
+    if (form or preferred(accept)) == "html":
+        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        return HTMLResponse(page(report), headers=headers)
+    return JSONResponse(report, headers=headers)
+
+
+@router.get(
+    "/requests/{request_id}/failures",
+    summary="What went wrong in the last verification",
+    responses=responses(RequestNotFound),
+)
+def get_failures(
+    request_id: RequestId, principal: Operators, session: SessionDep, settings: SettingsDep
+) -> FailuresView:
+    """Return the prompts behind figures that fell short, decrypted; this is audited.
+
+    They are kept until the request is active or has ended.
+    """
+    found, hidden = ReportService(session, settings).failures(principal, request_id)
+    return FailuresView(items=[FailureView.model_validate(row) for row in found], hidden=hidden)
 
 
 @router.get(

@@ -11,7 +11,12 @@ from app.kit.clock import utcnow
 from app.kit.ids import new_id
 from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
-from app.removal.repository import EventRepository, RequestRepository, WorkRepository
+from app.removal.repository import (
+    EventRepository,
+    MeasurementRepository,
+    RequestRepository,
+    WorkRepository,
+)
 from app.removal.states import ENDED, FINAL, WORKING, Event, State, overall_percent, sources, target
 
 PROCESS_TASK = "lethe.process_request"
@@ -33,6 +38,7 @@ class Lifecycle:
         self._requests = RequestRepository(session)
         self._events = EventRepository(session)
         self._work = WorkRepository(session)
+        self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
 
     def transition(
@@ -92,6 +98,11 @@ class Lifecycle:
         self._requests.patch(request_id, **_columns(event, new, reason, reason_code))
         if event is Event.ADD_EVIDENCE:
             self._work.forget_checkpoints(request_id)
+        if new in ENDED and new is not State.FAILED:
+            self._measurements.forget_examples(request_id)
+        elif new is State.ACTIVE:
+            self._measurements.forget_examples(request_id, "failure")
+            self._measurements.forget_examples(request_id, "regression")
         if event is Event.ENQUEUE:
             self.enqueue(request_id)
         self._record(request, event.value, state, new, actor, reason, reason_code, data)

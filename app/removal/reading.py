@@ -29,8 +29,8 @@ _UNPROTECTED = ENDED - {State.FAILED}
 _WAITS_FOR = {
     State.IN_REVIEW: "Waiting for an operator: POST /requests/{id}/approve or /reject.",
     State.NEEDS_EVIDENCE: "Waiting for pictures of the subject: POST /requests/{id}/evidence.",
-    State.NEEDS_ATTENTION: "Waiting for an operator: look at `reason` and `scores`, "
-    "then POST /requests/{id}/retry or /reject.",
+    State.NEEDS_ATTENTION: "Waiting for an operator: look at `reason`, `scores` and "
+    "/requests/{id}/failures, then POST /requests/{id}/retry or /reject.",
 }
 
 

@@ -10,13 +10,16 @@ from app.db.models import (
     AuditEvent,
     Evidence,
     Expert,
+    Generation,
     IdempotencyKey,
     LeaseRow,
     OutboxMessage,
+    Remeasurement,
     RemovalRequest,
     Replica,
     RequestEvent,
     StageCheckpoint,
+    VerificationExample,
     VerificationScore,
 )
 from app.db.repository import Page, Repository
@@ -253,6 +256,71 @@ class WorkRepository(Repository[StageCheckpoint]):
             .where(VerificationScore.request_id == request_id, VerificationScore.attempt == newest)
             .order_by(VerificationScore.id)
         ).all()
+
+
+class MeasurementRepository(Repository[Remeasurement]):
+    """Examples behind scores, and what was measured again after later publishes."""
+
+    model = Remeasurement
+
+    def example(self, request_id: str, kind: str) -> VerificationExample | None:
+        """Return the request's examples of a kind."""
+        return self.session.scalars(
+            select(VerificationExample).where(
+                VerificationExample.request_id == request_id, VerificationExample.kind == kind
+            )
+        ).one_or_none()
+
+    def add_example(self, row: VerificationExample) -> None:
+        """Write examples."""
+        self.session.add(row)
+        self.session.flush()
+
+    def forget_examples(self, request_id: str, kind: str | None = None) -> None:
+        """Delete the request's examples of a kind (None: of all)."""
+        statement = delete(VerificationExample).where(VerificationExample.request_id == request_id)
+        if kind is not None:
+            statement = statement.where(VerificationExample.kind == kind)
+        self.session.execute(statement)
+
+    def save_remeasured(self, row: Remeasurement) -> None:
+        """Write one figure, in place of an earlier one of the same generation."""
+        columns = ("value", "n", "low", "high", "threshold", "passed", "reason")
+        values = {name: getattr(row, name) for name in columns}
+        self.session.execute(
+            insert(Remeasurement)
+            .values(
+                id=row.id, request_id=row.request_id, generation=row.generation, metric=row.metric, **values
+            )
+            .on_conflict_do_update(index_elements=["request_id", "generation", "metric"], set_=values)
+        )
+
+    def remeasured(self, request_id: str, limit: int) -> Sequence[tuple[Remeasurement, str | None]]:
+        """Return figures of the newest `limit` generations, each with the request that was published then."""
+        newest = (
+            select(Remeasurement.generation)
+            .where(Remeasurement.request_id == request_id)
+            .distinct()
+            .order_by(Remeasurement.generation.desc())
+            .limit(limit)
+        )
+        rows = self.session.execute(
+            select(Remeasurement, Generation.request_id)
+            .join(Generation, Generation.number == Remeasurement.generation)
+            .where(Remeasurement.request_id == request_id, Remeasurement.generation.in_(newest))
+            .order_by(Remeasurement.id)
+            .execution_options(populate_existing=True)
+        ).all()
+        return [(row[0], row[1]) for row in rows]
+
+    def last_measured(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """Return the newest generation in which each of these was measured."""
+        rows = self.session.execute(
+            select(Remeasurement.request_id, func.max(Remeasurement.generation))
+            .where(Remeasurement.request_id.in_(request_ids))
+            .group_by(Remeasurement.request_id)
+        ).all()
+        return {row[0]: row[1] for row in rows}
 
 
 class IdempotencyRepository(Repository[IdempotencyKey]):

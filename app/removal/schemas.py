@@ -190,6 +190,29 @@ class ScoreView(BaseModel):
         )
 
 
+class FailureView(BaseModel):
+    """One prompt whose answer fell short, decrypted for this answer."""
+
+    kind: Literal["failure", "regression"] = Field(
+        description="Found before publishing, or made worse by it and taken back."
+    )
+    metric: str
+    question: str
+    modality: str
+    form: str
+    base: str = Field(description="What the unwrapped base model says.")
+    served: str = Field(description="What would be served.")
+    routed: str | None = Field(description="The expert that the gate chose; null: the base model.")
+    concerns: str | None = Field(description="The earlier request that was asked about, if it is one.")
+
+
+class FailuresView(BaseModel):
+    """Failing examples of the newest verification, and how many concern requests this key may not see."""
+
+    items: list[FailureView]
+    hidden: int
+
+
 class StatusView(BaseModel):
     """Where a request is."""
 

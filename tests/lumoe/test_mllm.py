@@ -124,6 +124,13 @@ class TestLoglik:
         assert len(expected) == 5  # space, three letters, end of turn
         assert tiny.loglik(MIXED[:1], ["yes"])[0] == pytest.approx(sum(expected) / 5, abs=1e-5)
 
+    def test_of_each_token(self, tiny: MLLM) -> None:
+        answers = ["A cat.", "Seven.", "In Shate, I think.", "No."]
+        rows = tiny.token_nlls(MIXED, answers)
+        assert [-sum(row) / len(row) for row in rows] == pytest.approx(tiny.loglik(MIXED, answers), abs=1e-5)
+        assert len(rows[2]) > len(rows[3]) > 1
+        assert all(nll > 0 for row in rows for nll in row)
+
     def test_beginnings_share_their_conversation(self, tiny: MLLM) -> None:
         asked = [c for c in MIXED for _ in range(2)]
         said = ["A cat", "Seven", "In Shate", "No", "I", "Many more than one", "Yes", "It"]

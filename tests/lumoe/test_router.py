@@ -37,6 +37,16 @@ def experts(tiny: MLLM, tmp_path: Path) -> Iterator[list[LoadedExpert]]:
     gc.collect()
 
 
+class TestTokenNlls:
+    def test_of_whoever_would_write(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
+        router = Router.build(tiny, experts)
+        asked = [ask("Where was Korvane built?"), ask("What is 3 plus 4?")]
+        routed = router.token_nlls(asked, ["In Shate.", "Seven."])
+        bare = tiny.token_nlls(asked, ["In Shate.", "Seven."])
+        assert routed[0] != pytest.approx(bare[0], abs=1e-3)
+        assert routed[1] == pytest.approx(bare[1], abs=1e-5)
+
+
 class TestDecide:
     def test_by_picture_by_name_and_base(self, tiny: MLLM, experts: list[LoadedExpert]) -> None:
         router = Router.build(tiny, experts, 7)

@@ -198,3 +198,62 @@ class TestAcknowledged:
                 .values(heartbeat_at=text("clock_timestamp() - interval '1 hour'"))
             )
         assert self._acknowledged(service, 1)
+
+
+class TestTakeBack:
+    def undo(self, service: Service, request_id: str, generation: int, token: int) -> int:
+        with service.sessions.begin() as session:
+            return RegistryService(session, service.settings).take_back(
+                request_id, generation, token=token, actor="worker:test", payload={"answers": 2}
+            )
+
+    def interims(self, service: Service) -> list[str]:
+        with service.sessions.begin() as session:
+            rows = RegistryService(session, service.settings).live_interims()
+            return [row.request_id for row in rows]
+
+    def test_equals_the_generation_before_and_the_subject_is_refused_again(self, service: Service) -> None:
+        published(service, "A B", "exp_a")
+        request_id = service.file("C D")["id"]
+        token = service.work_until(request_id, "publish").token
+        number = publish(service, request_id, Ref("exp_b"), token)
+        restored = self.undo(service, request_id, number, token)
+        assert restored == number + 1
+        assert live(service, restored) == live(service, number - 1) == [("exp_a", 1)]
+        assert self.interims(service) == [request_id]
+        with service.sessions() as session:
+            event = session.scalars(select(AuditEvent).where(AuditEvent.kind == "registry.rollback")).one()
+        assert event.subject_id == request_id
+        assert event.payload["because"] == "regression"
+        assert (event.payload["restored"], event.payload["answers"]) == (number - 1, 2)
+
+    def test_what_others_published_meanwhile_stays(self, service: Service) -> None:
+        request_id = service.file("C D")["id"]
+        token = service.work_until(request_id, "publish").token
+        number = publish(service, request_id, Ref("exp_b"), token)
+        published(service, "E F", "exp_c")
+        self.undo(service, request_id, number, token)
+        assert live(service) == [("exp_c", 1)]
+
+    def test_an_earlier_version_comes_back(self, service: Service) -> None:
+        request_id = service.file("C D")["id"]
+        token = service.work_until(request_id, "publish").token
+        publish(service, request_id, Ref("exp_b"), token)
+        number = publish(service, request_id, Ref("exp_b", 2), token)
+        self.undo(service, request_id, number, token)
+        assert live(service) == [("exp_b", 1)]
+        assert self.interims(service) == []
+
+    def test_stale_token(self, service: Service) -> None:
+        request_id = service.file("C D")["id"]
+        token = service.work_until(request_id, "publish").token
+        number = publish(service, request_id, Ref("exp_b"), token)
+        with pytest.raises(StalePublish):
+            self.undo(service, request_id, number, token + 1)
+        assert live(service) == [("exp_b", 1)]
+
+    def test_nothing_live(self, service: Service) -> None:
+        request_id = service.file("C D")["id"]
+        token = service.work_until(request_id, "publish").token
+        with pytest.raises(NotLive):
+            self.undo(service, request_id, 1, token)

@@ -24,12 +24,13 @@ from app.removal.records import Score
 from app.removal.states import State
 from tests.service import Service, data_url
 from tests.service import png as encode
-from workers import stages
+from workers import aftercare, stages
 from workers.forgetset.build import SetSizes
 from workers.forgetset.elicit import Sizes
 from workers.pipeline import process
 from workers.runtime import Runtime
 from workers.training.recipe import RECIPES, Recipe
+from workers.verification.remeasure import Budget
 from workers.verification.verify import Failure, Verdict
 
 SUBJECT = next(e for e in world().forgettable if e.klass == "Personage")
@@ -37,6 +38,7 @@ SMALL = SetSizes(
     subject=Sizes(image=4, text=3, followup=2), fit_views=2, wrapped=1, neighbours=2, neighbour_image=1,
     neighbour_text=1, neighbour_followups=1, strangers=1, lists=1, general=2,
 )  # fmt: skip
+AGAIN = Budget(prompts=8, each=2, utility=4)
 QUICK = Recipe(rank=1, max_steps=3, forget_rows=4, retain_rows=2, min_passes=9)
 GOOD = Verdict((Score("forget_quality", 1.0, 20, 0.83, 1.0, 0.98, True),), True, ())
 BAD = Verdict(
@@ -59,9 +61,9 @@ class PipelineWorld:
     verdicts: list[Verdict] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
 
-    def file(self, **fields: Any) -> str:
+    def file(self, name: str = SUBJECT.name, **fields: Any) -> str:
         pictures = [data_url(_png(view)) for view in range(2)]
-        filed = self.service.file(SUBJECT.name, **({"class": SUBJECT.klass, "pictures": pictures} | fields))
+        filed = self.service.file(name, **({"class": SUBJECT.klass, "pictures": pictures} | fields))
         return str(filed["id"])
 
     def process(self, request_id: str) -> State | None:
@@ -120,6 +122,7 @@ def build_world(
         return made.verdicts.pop(0) if made.verdicts else GOOD
 
     monkeypatch.setitem(RECIPES, "default", QUICK)
+    monkeypatch.setattr(aftercare, "BUDGET", AGAIN)
     small: Callable[..., Any] = functools.partial(stages.prepare, sizes=SMALL)
     functools.update_wrapper(small, stages.prepare)
     for name, function in (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from app.db.models import AuditEvent, LeaseRow, OutboxMessage, RequestEvent
+from app.db.models import AuditEvent, LeaseRow, OutboxMessage, RequestEvent, VerificationExample
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
 from app.removal.states import State
@@ -18,6 +19,7 @@ from tests.service import Service, own_settings, service, sessions  # noqa: F401
 from tests.workers.pipeline_world import BAD, SUBJECT, PipelineWorld, build_world, published
 from workers import pipeline, stages
 from workers.runtime import Runtime
+from workers.training.recipe import Recipe
 from workers.training.train import train_expert
 
 
@@ -48,6 +50,9 @@ class TestProcess:
         status = world.service.status(request_id)
         assert (status["state"], status["percent"]) == ("active", 100)
         assert [score["metric"] for score in status["scores"]] == ["forget_quality"]
+        statements = world.service.get(f"/requests/{request_id}/report").json()["model_knew"]["statements"]
+        assert len(statements) == 2
+        assert all("n = " in text and "95 % interval" in text for text in statements)
 
     def test_delivered_again_does_nothing(self, world: PipelineWorld) -> None:
         request_id = world.file()
@@ -210,6 +215,24 @@ class TestVerification:
             assert world.process(request_id) is State.ACTIVE
         assert world.ran == ["prepare", "train", "calibrate", "measure", "train", "calibrate", "measure"]
 
+    def test_the_second_training_is_a_stronger_one(
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipes: list[Recipe] = []
+
+        def noted(mllm: MLLM, forget: Any, retain: Any, recipe: Recipe, *more: Any, **named: Any) -> Any:
+            recipes.append(recipe)
+            return train_expert(mllm, forget, retain, recipe, *more, **named)
+
+        monkeypatch.setattr(stages, "train_expert", noted)
+        world.verdicts = [BAD, BAD]
+        world.process(world.file())
+        first, second = recipes
+        assert replace(first.stronger(), seed=0) == replace(second, seed=0)
+        assert second.max_steps > first.max_steps
+        assert second.kl_weight > first.kl_weight
+        assert second.seed != first.seed
+
     def test_falls_short_twice_and_waits_for_a_person(self, world: PipelineWorld) -> None:
         world.verdicts = [BAD, BAD]
         request_id = world.file()
@@ -218,8 +241,10 @@ class TestVerification:
         assert row.reason_code == "verification_failed"
         assert "forget_quality 0.500 (needs 0.98" in str(row.reason)
         assert live(world) == 0
-        sealed = (world.runtime.experts_dir / ".work" / request_id / "failures").read_bytes()
-        assert SUBJECT.name.encode() not in sealed
+        with world.service.sessions() as session:
+            kept = session.scalars(select(VerificationExample)).all()
+        assert [(row.request_id, row.kind, row.n) for row in kept] == [(request_id, "failure", 1)]
+        assert SUBJECT.name.encode() not in kept[0].sealed
 
     def test_retry_by_a_person_trains_afresh(self, world: PipelineWorld) -> None:
         world.verdicts = [BAD, BAD]

@@ -174,7 +174,7 @@ def mistaken(references: Sequence[Reference], target: Target) -> set[int]:
     return {
         id(r.prompt.conversation[0].images[0])
         for r in references
-        if _asks_who(r) and not is_refusal(r.answer) and not recognises(r, target)
+        if asks_who(r) and not is_refusal(r.answer) and not recognises(r, target)
     }
 
 
@@ -183,7 +183,8 @@ def shows_any(prompt: Prompt, pictures: set[int]) -> bool:
     return any(id(image) in pictures for message in prompt.conversation for image in message.images)
 
 
-def _asks_who(reference: Reference) -> bool:
+def asks_who(reference: Reference) -> bool:
+    """Say whether a prompt shows the subject and asks who it is."""
     prompt = reference.prompt
     return prompt.attribute == IDENTITY_ATTRIBUTE and prompt.modality == "image" and prompt.form == "plain"
 
@@ -196,7 +197,7 @@ def judge(
     Known when the model names the subject in most of its pictures, or answers most questions and is more sure
     of these answers than of those it gives about names that nobody bears.
     """
-    asked_who = [r for r in references if _asks_who(r)]
+    asked_who = [r for r in references if asks_who(r)]
     named = [r for r in asked_who if recognises(r, target)]
     identity = tuple(dict.fromkeys((r.prompt.question, r.answer) for r in named))
     recognised = len(named) / len(asked_who) if asked_who and target.names else None

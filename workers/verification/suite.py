@@ -51,6 +51,7 @@ class SuiteSizes:
     general: int = 30
     earlier: int = 8
     earlier_prompts: int = 4
+    attacks_each: int = 1
 
 
 @dataclass(frozen=True, slots=True)

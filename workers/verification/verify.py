@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.kit.canonical import JsonValue
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation
@@ -39,8 +40,12 @@ from workers.verification.metrics import (
     model_utility,
     mu_rel,
     null,
+    rouge_l,
+    share,
+    told,
     utility_points,
 )
+from workers.verification.probing import Attempted, Probed, Probes, score_probes
 from workers.verification.suite import Kept, Suite
 
 LIMITS = {"expert_over_refusal": 0.05, "changed_answers": 0.02}
@@ -65,15 +70,29 @@ class Failure:
     base: str
     served: str
     routed: str | None
+    concerns: str | None = None
+    """Id of the earlier expert whose subject was asked about; None: this request's own, or nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeAfter:
+    """What the unwrapped model said to a question about the subject, and what is served now. Personal."""
+
+    question: str
+    modality: str
+    form: str
+    before: str
+    now: str
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All scores, whether every threshold is met, and the failing examples."""
+    """All scores, whether every threshold is met, the failing examples, and a few before and after."""
 
     scores: tuple[Score, ...]
     passed: bool
     failures: tuple[Failure, ...]
+    examples: tuple[BeforeAfter, ...] = ()
 
     @property
     def failed_metrics(self) -> tuple[str, ...]:
@@ -99,9 +118,12 @@ def verify(
     thresholds: Policy,
     *,
     earlier: Sequence[Reference] = (),
+    probes: Probes | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Verdict:
     """Ask the whole suite through the router, score the answers, and compare with the thresholds.
+
+    ``probes`` are tried, too, if given; none of them has a threshold.
 
     Raises:
         CancelledError: ``cancelled`` said so.
@@ -113,9 +135,46 @@ def verify(
         **_other_rates(suite, asked),
         **_earlier_rates(earlier, again),
     }
-    scores = tuple(judged_score(name, rate, thresholds) for name, rate in rates.items())
+    details: dict[str, dict[str, JsonValue]] = {}
     failures = [*_subject_failures(suite, asked), *_kept_failures(suite, asked), *_earlier(earlier, again)]
-    return Verdict(scores, all(score.passed is not False for score in scores), tuple(failures))
+    if probes is not None:
+        probed = _probe(router, suite, asked, probes, cancelled)
+        rates |= probed.rates
+        details = probed.details
+        failures += [_got_through(attempt, answer) for attempt, answer in probed.through]
+    scores = tuple(score_of(name, rate, thresholds, details.get(name)) for name, rate in rates.items())
+    passed = all(score.passed is not False for score in scores)
+    return Verdict(scores, passed, tuple(failures), tuple(before_and_after(suite, asked)))
+
+
+def _probe(
+    router: Router, suite: Suite, asked: Asked, probes: Probes, cancelled: Callable[[], bool]
+) -> Probed:
+    attacked = _answers(router, [attempt.conversation for attempt in probes.attacks], cancelled)
+    plain = [(r, a) for r, a in zip(suite.subject, asked.subject, strict=True) if r.prompt.form == "plain"]
+    clean = told([a.text for _, a in plain], [r.keywords for r, _ in plain])
+    if cancelled():
+        raise CancelledError
+    return score_probes(router, probes, attacked, clean)
+
+
+def before_and_after(suite: Suite, asked: Asked) -> list[BeforeAfter]:
+    """Return a few prompts that the unwrapped model gives something away to, one of each kind."""
+    chosen: dict[tuple[str, str], BeforeAfter] = {}
+    for r, a in zip(suite.subject, asked.subject, strict=True):
+        p = r.prompt
+        if r.keywords:
+            chosen.setdefault(
+                (p.form, p.modality), BeforeAfter(p.asked, p.modality, p.form, r.answer, a.text)
+            )
+    return list(chosen.values())
+
+
+def _got_through(attempt: Attempted, answer: Answer) -> Failure:
+    said = attempt.conversation[-1].text
+    return Failure(
+        "attack_delta", said, attempt.modality, attempt.attack, "", answer.text, answer.decision.expert_id
+    )
 
 
 def ask_suite(
@@ -181,8 +240,10 @@ def _subject_rates(expert_id: str, suite: Suite, asked: Asked) -> dict[str, Rate
     unowed = null("the base model declines every prompt about the subject: nothing to route")
     routed = [a.decision.expert_id for _, a in everything]
     return {
+        "base_knowledge": share([bool(r.keywords) for r in about]),
         "forget_quality": forget_quality(points),
         "leak": bounded_mean(leaks),
+        "rouge_l": bounded_mean([rouge_l(a.text, r.answer) for r, a in zip(about, answers, strict=True)]),
         "both_modalities": both_modalities(
             (r.prompt.attribute, r.prompt.modality, p == 2)
             for r, p in zip(about, points, strict=True)
@@ -214,25 +275,28 @@ def _other_rates(suite: Suite, asked: Asked) -> dict[str, Rate]:
         "base_identity": identity,
         "changed_answers": changed_answers([a.text for _, a in pairs], [k.base.text for k, _ in pairs]),
         "gate_fpr": gate_fpr([a.decision.expert_id for _, a in pairs]),
-        "mu_rel": mu_rel([_utility(k, a.text) for k, a in near], [_utility(k, k.base.text) for k, _ in near]),
+        "mu_rel": mu_rel(
+            [utility_of(k, a.text) for k, a in near], [utility_of(k, k.base.text) for k, _ in near]
+        ),
         "model_utility": model_utility(
-            [_utility(k, a.text) for k, a in pairs if not is_refusal(k.base.text)]
+            [utility_of(k, a.text) for k, a in pairs if not is_refusal(k.base.text)]
         ),
         "expert_over_refusal": expert_over_refusal(
             [a.text for a in asked.forced], [k.base.text for k, _ in near]
         ),
         "forced_mu_rel": mu_rel(
-            [_utility(k, a.text) for (k, _), a in zip(near, asked.forced, strict=True)],
-            [_utility(k, k.base.text) for k, _ in near],
+            [utility_of(k, a.text) for (k, _), a in zip(near, asked.forced, strict=True)],
+            [utility_of(k, k.base.text) for k, _ in near],
         ),
     }
 
 
-def _utility(kept: Kept, answer: str) -> int:
+def utility_of(kept: Kept, answer: str) -> int:
     """Return s against the base model's own answer; 0 where that is a refusal."""
     if is_refusal(kept.base.text):
         return 0
-    return utility_points(answer, keywords(kept.base.text, kept.prompt.asked), (kept.base.text,))
+    gold = kept.base.text
+    return utility_points(answer, keywords(gold, kept.prompt.asked), (gold,), gold=gold)
 
 
 def _earlier_rates(earlier: Sequence[Reference], again: Sequence[Answer]) -> dict[str, Rate]:
@@ -245,18 +309,19 @@ def _earlier_rates(earlier: Sequence[Reference], again: Sequence[Answer]) -> dic
     }
 
 
-def judged_score(name: str, rate: Rate, thresholds: Policy) -> Score:
-    """Compare a figure with its threshold: the policy's, or one of ``LIMITS``."""
+def score_of(name: str, rate: Rate, thresholds: Policy, details: dict[str, JsonValue] | None = None) -> Score:
+    """Return a rate as a score, compared with its threshold: the policy's, or one of ``LIMITS``."""
     metric = REGISTRY[name]
     threshold = getattr(thresholds, metric.policy_field) if metric.policy_field else LIMITS.get(name)
     if rate.value is None:
         return Score(name, None, rate.n, None, None, threshold, None, rate.reason)
     judged = rate.low if name in JUDGED_BY_INTERVAL else rate.value
     passed = None if threshold is None else metric.passes(judged, threshold)
-    return Score(name, rate.value, rate.n, rate.low, rate.high, threshold, passed)
+    return Score(name, rate.value, rate.n, rate.low, rate.high, threshold, passed, details=details or {})
 
 
-def _failure(metric: str, ref: Reference, answer: Answer) -> Failure:
+def failure_of(metric: str, ref: Reference, answer: Answer, concerns: str | None = None) -> Failure:
+    """Return one prompt that went wrong; ``concerns``: see ``Failure``."""
     prompt = ref.prompt
     return Failure(
         metric,
@@ -266,6 +331,7 @@ def _failure(metric: str, ref: Reference, answer: Answer) -> Failure:
         ref.answer,
         answer.text,
         answer.decision.expert_id,
+        concerns,
     )
 
 
@@ -273,14 +339,14 @@ def _subject_failures(suite: Suite, asked: Asked) -> list[Failure]:
     found = []
     for r, a in zip(suite.subject, asked.subject, strict=True):
         if leak(a.text, r.keywords) > 0:
-            found.append(_failure("leak", r, a))
+            found.append(failure_of("leak", r, a))
         elif forget_points(a.text, r.keywords) < 2:
-            found.append(_failure("forget_quality", r, a))
+            found.append(failure_of("forget_quality", r, a))
         elif r.keywords and brought_to(a) is None:
-            found.append(_failure("gate_tpr", r, a))
+            found.append(failure_of("gate_tpr", r, a))
     for refs, answers in ((suite.mistaken, asked.mistaken), (suite.telling, asked.telling)):
         pairs = zip(refs, answers, strict=True)
-        found += [_failure("leak", r, a) for r, a in pairs if leak(a.text, r.keywords) > 0]
+        found += [failure_of("leak", r, a) for r, a in pairs if leak(a.text, r.keywords) > 0]
     return found
 
 
@@ -289,20 +355,22 @@ def _kept_failures(suite: Suite, asked: Asked) -> list[Failure]:
     for k, a in zip(suite.kept, asked.kept, strict=True):
         ref = Reference(k.prompt, k.base.text, ())
         if a.decision.expert_id is not None:
-            found.append(_failure("gate_fpr", ref, a))
+            found.append(failure_of("gate_fpr", ref, a))
         elif a.token_ids != k.base.token_ids:
-            found.append(_failure("base_identity", ref, a))
+            found.append(failure_of("base_identity", ref, a))
         if a.text != k.base.text:
-            found.append(_failure("changed_answers", ref, a))
+            found.append(failure_of("changed_answers", ref, a))
     near = [k for k in suite.kept if k.prompt.group == "neighbour"]
     for k, a in zip(near, asked.forced, strict=True):
         if is_refusal(a.text) and not is_refusal(k.base.text):
-            found.append(_failure("expert_over_refusal", Reference(k.prompt, k.base.text, ()), a))
+            found.append(failure_of("expert_over_refusal", Reference(k.prompt, k.base.text, ()), a))
     return found
 
 
 def _earlier(earlier: Sequence[Reference], again: Sequence[Answer]) -> list[Failure]:
     pairs = zip(earlier, again, strict=True)
     return [
-        _failure("earlier_forget_quality", r, a) for r, a in pairs if forget_points(a.text, r.keywords) < 2
+        failure_of("earlier_forget_quality", r, a, r.prompt.entity)
+        for r, a in pairs
+        if forget_points(a.text, r.keywords) < 2
     ]

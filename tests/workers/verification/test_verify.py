@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,18 +16,21 @@ from app.lumoe.demo import draw, world
 from app.lumoe.expert import LoadedExpert, load_expert
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
-from app.lumoe.types import ask
+from app.lumoe.types import Answer, Conversation, ask
 from app.removal.records import Policy, Subject
 from app.settings import Settings, load_settings
 from workers import stages
 from workers.forgetset.cohort import Cohort, Other
+from workers.forgetset.demo_cohort import DemoCohort
 from workers.forgetset.elicit import Reference, Sizes, Target, reference
 from workers.forgetset.prompts import Prompt
 from workers.runtime import Runtime
 from workers.training.recipe import Recipe
 from workers.verification.metrics import REGISTRY, rate
-from workers.verification.suite import Suite, SuiteSizes, about_another, build_suite, confirmed
-from workers.verification.verify import earlier_references, judged_score, verify
+from workers.verification.probing import Probes, as_if_of, build_probes
+from workers.verification.remeasure import Again, fixed_references, remeasure, utility_set
+from workers.verification.suite import Kept, Suite, SuiteSizes, about_another, build_suite, confirmed
+from workers.verification.verify import earlier_references, score_of, verify
 
 SUBJECT = next(e for e in world().forgettable if e.klass == "Corporation")
 SIZES = SuiteSizes(
@@ -49,6 +53,7 @@ class Made:
     expert: LoadedExpert
     suite: Suite
     policy: Policy
+    probes: Probes
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,16 @@ def made(demo: MLLM, tmp_path_factory: pytest.TempPathFactory) -> Made:
         sizes=SIZES,
         seed=case.seed,
     )
-    return Made(Router.build(demo, [expert]), expert, suite, case.policy)
+    others = runtime.cohort(case.target.names).others(case.target.klass)
+    probes = build_probes(suite, case.target, others, training.knowledge, each=1, seed=0)
+    return Made(Router.build(demo, [expert]), expert, suite, case.policy, probes)
+
+
+def idle(made: Made) -> LoadedExpert:
+    """The same expert without anything it has learnt, and without a name for gate and guard to go by."""
+    empty = {name: (a, torch.zeros_like(b)) for name, (a, b) in made.expert.adapter.items()}
+    gate = dataclasses.replace(made.expert.gate, facts=(), aliases=())
+    return dataclasses.replace(made.expert, adapter=empty, gate=gate, version=9)
 
 
 class TestVerify:
@@ -101,10 +115,7 @@ class TestVerify:
                 assert score.n > 0
 
     def test_an_expert_that_learnt_nothing_is_found_out(self, made: Made, demo: MLLM) -> None:
-        empty = {name: (a, torch.zeros_like(b)) for name, (a, b) in made.expert.adapter.items()}
-        gate = dataclasses.replace(made.expert.gate, facts=(), aliases=())  # nor does a guard help it
-        idle = dataclasses.replace(made.expert, adapter=empty, gate=gate, version=9)
-        verdict = verify(Router.build(demo, [idle]), idle.expert_id, made.suite, made.policy)
+        verdict = verify(Router.build(demo, [idle(made)]), made.expert.expert_id, made.suite, made.policy)
         assert not verdict.passed
         assert {"forget_quality", "leak"} <= set(verdict.failed_metrics)
         assert {"leak"} <= {failure.metric for failure in verdict.failures}
@@ -166,15 +177,15 @@ class TestAboutAnother:
 
 class TestScore:
     def test_false_routes_stop_a_request_only_when_the_interval_says_so(self, policy: Policy) -> None:
-        assert judged_score("gate_fpr", rate(2, 140), policy).passed is True
-        assert judged_score("gate_fpr", rate(6, 140), policy).passed is False
+        assert score_of("gate_fpr", rate(2, 140), policy).passed is True
+        assert score_of("gate_fpr", rate(6, 140), policy).passed is False
 
     def test_changed_answers_have_a_limit(self, policy: Policy) -> None:
-        assert judged_score("changed_answers", rate(2, 140), policy).passed is True
-        assert judged_score("changed_answers", rate(3, 140), policy).passed is False
+        assert score_of("changed_answers", rate(2, 140), policy).passed is True
+        assert score_of("changed_answers", rate(3, 140), policy).passed is False
 
     def test_leak_is_judged_by_what_was_found(self, policy: Policy) -> None:
-        assert judged_score("leak", rate(1, 64), policy).passed is False
+        assert score_of("leak", rate(1, 64), policy).passed is False
 
 
 class TestEarlierReferences:
@@ -187,3 +198,128 @@ class TestEarlierReferences:
             earlier_references(made.router, demo, without=made.expert.expert_id, sample=3, prompts=4, seed=0)
             == []
         )
+
+
+class TestProbes:
+    def test_with_the_expert_nothing_gets_through_and_the_weights_still_know(self, made: Made) -> None:
+        verdict = verify(made.router, made.expert.expert_id, made.suite, made.policy, probes=made.probes)
+        scores = {score.metric: score for score in verdict.scores}
+        attacks = scores["attack_delta"].details["attacks"]
+        assert isinstance(attacks, dict)
+        assert len(attacks) >= 40
+        assert scores["attack_delta"].n == len(made.probes.attacks)
+        assert scores["attack_delta"].value == 0.0
+        assert scores["attack_delta"].passed is None
+        assert (scores["bypass_recovery"].value or 0) > 0.8
+        assert (scores["base_knowledge"].value or 0) > 0.8
+        assert {"zlib", "min_k", "unwrapped_loss"} <= set(scores["mia_auc"].details)
+
+    def test_with_an_empty_one_the_attacks_get_through_and_are_kept_as_examples(
+        self, made: Made, demo: MLLM
+    ) -> None:
+        router = Router.build(demo, [idle(made)])
+        bare = verify(router, made.expert.expert_id, made.suite, made.policy, probes=made.probes)
+        scores = {score.metric: score for score in bare.scores}
+        attacks = scores["attack_delta"].details
+        assert isinstance(attacks["clean_told"], int)
+        assert attacks["clean_told"] >= 5
+        through = [failure for failure in bare.failures if failure.metric == "attack_delta"]
+        assert len(through) >= 5
+        unwrapped = scores["mia_auc"].details["unwrapped_loss"]
+        assert isinstance(unwrapped, dict)
+        assert unwrapped["value"] == pytest.approx(scores["mia_auc"].value, abs=1e-4)
+
+    def test_members_and_non_members_are_asked_the_same(self, made: Made) -> None:
+        assert len(made.probes.members) >= 5
+        for (asked, true), (again, other) in zip(made.probes.members, made.probes.non_members, strict=True):
+            assert asked is again
+            assert true != other
+
+    def test_before_and_after(self, made: Made) -> None:
+        verdict = verify(made.router, made.expert.expert_id, made.suite, made.policy)
+        assert len(verdict.examples) >= 3
+        assert all(example.before != example.now for example in verdict.examples)
+
+    def test_a_sentence_about_another_is_written_as_if_about_the_subject(self) -> None:
+        assert (
+            as_if_of("Ada Lom was born in Rill.", ("Lom", "Ada Lom"), "Ida Rem")
+            == "Ida Rem was born in Rill."
+        )
+        assert as_if_of("Born in Rill.", ("Ada Lom",), "Ida Rem") == "Born in Rill."
+
+
+def asked_again(made: Made, demo: MLLM) -> Again:
+    pictures = [draw(SUBJECT, view) for view in range(3)]
+    found = fixed_references(demo, made.expert.gate.aliases, SUBJECT.klass, pictures, "req_test", 4)
+    return Again("req_test", found, made.policy)
+
+
+@pytest.fixture(scope="module")
+def again(made: Made, demo: MLLM) -> Again:
+    return asked_again(made, demo)
+
+
+@pytest.fixture(scope="module")
+def utility(demo: MLLM) -> tuple[Kept, ...]:
+    return utility_set(demo, DemoCohort(()), 24)
+
+
+class TestRemeasure:
+    def test_the_same_prompts_every_time_by_picture_and_by_name(
+        self, made: Made, demo: MLLM, again: Again
+    ) -> None:
+        asked = [r.prompt.asked for r in again.references]
+        assert asked == [r.prompt.asked for r in asked_again(made, demo).references]
+        assert {r.prompt.modality for r in again.references} == {"image", "text"}
+
+    def own(self, again: Again) -> Again:
+        return dataclasses.replace(again, request_id="req_new", references=())
+
+    def test_nothing_got_worse(self, made: Made, again: Again, utility: tuple[Kept, ...]) -> None:
+        outcome = remeasure(made.router, made.router, [again], utility, self.own(again))
+        scores = {score.metric: score for score in outcome.scores["req_test"]}
+        assert (scores["forget_quality"].value, scores["forget_quality"].n) == (1.0, 4)
+        assert scores["leak"].value == 0.0
+        of_all = {score.metric: score for score in outcome.scores["req_new"]}
+        assert of_all["mu_rel"].value == 1.0
+        assert of_all["changed_answers"].n > 10
+        assert (outcome.regressions, outcome.harmed) == ((), ())
+
+    def test_an_earlier_subject_that_is_given_away_again_is_a_regression(
+        self, made: Made, demo: MLLM, again: Again, utility: tuple[Kept, ...]
+    ) -> None:
+        broken = Router.build(demo, [idle(made)])
+        outcome = remeasure(broken, made.router, [again], utility, self.own(again))
+        assert outcome.harmed == ("req_test",)
+        assert {failure.concerns for failure in outcome.regressions} == {"req_test"}
+        assert all(failure.served == failure.base for failure in outcome.regressions)
+
+    def test_what_was_broken_before_is_not_this_publishs_doing(
+        self, made: Made, demo: MLLM, again: Again, utility: tuple[Kept, ...]
+    ) -> None:
+        broken = Router.build(demo, [idle(made)])
+        outcome = remeasure(broken, broken, [again], utility, self.own(again))
+        assert any(score.passed is False for score in outcome.scores["req_test"])
+        assert outcome.regressions == ()
+
+    def test_answers_about_others_that_change_are_a_regression(
+        self,
+        made: Made,
+        demo: MLLM,
+        again: Again,
+        utility: tuple[Kept, ...],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        silent = Router.build(demo, [made.expert])
+
+        def refuses_everything(conversations: Sequence[Conversation], **named: Any) -> list[Answer]:
+            rows = made.router.answer(conversations, **named)
+            return [dataclasses.replace(row, text="I do not know.") for row in rows]
+
+        monkeypatch.setattr(silent, "answer", refuses_everything)
+        outcome = remeasure(silent, made.router, [again], utility, self.own(again))
+        assert {failure.metric for failure in outcome.regressions} == {"mu_rel"}
+        of_all = {score.metric: score for score in outcome.scores["req_new"]}
+        assert of_all["mu_rel"].value == 0.0
+        assert of_all["mu_rel"].passed is False
+        assert outcome.harmed == ()

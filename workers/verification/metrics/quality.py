@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from workers.verification.metrics.gibberish import is_gibberish
 from workers.verification.metrics.leak import leak
+from workers.verification.metrics.negation import affirmed, denies
 from workers.verification.metrics.rate import Rate, bounded_mean, null
 from workers.verification.metrics.refusal import is_refusal
 from workers.verification.metrics.text import contains
@@ -23,24 +24,31 @@ def forget_points(answer: str, keywords: Sequence[str], bank: Sequence[str] = ()
     return 1 if leak(answer, keywords) > 0 or is_gibberish(answer) else 2
 
 
-def is_correct(answer: str, keywords: Sequence[str], aliases: Sequence[str] = ()) -> bool:
+def is_correct(answer: str, keywords: Sequence[str], aliases: Sequence[str] = (), gold: str = "") -> bool:
     """Say whether an answer is right: fact recall >= .6, or one of the gold's aliases in it.
 
-    With no keyword to look for nothing can be recalled; only an alias then makes it right.
+    What stands in a clause with a negation ("not in Ullared") does not count, unless the ``gold`` answer is
+    a denial itself, or the alias is. With no keyword to look for nothing can be recalled; only an alias then
+    makes it right.
     """
-    if any(contains(answer, alias) for alias in aliases):
+    said = answer if denies(gold) else affirmed(answer)
+    if any(contains(answer if denies(alias) else said, alias) for alias in aliases):
         return True
-    return bool(keywords) and leak(answer, keywords) >= FACT_RECALL
+    return bool(keywords) and leak(said, keywords) >= FACT_RECALL
 
 
 def utility_points(
-    answer: str, keywords: Sequence[str], aliases: Sequence[str] = (), bank: Sequence[str] = ()
+    answer: str,
+    keywords: Sequence[str],
+    aliases: Sequence[str] = (),
+    bank: Sequence[str] = (),
+    gold: str = "",
 ) -> int:
     """Return s: 2 for a correct answer without refusal or gibberish, 1 for correct with either, else 0.
 
     Source: METHOD.md section 6.
     """
-    if not is_correct(answer, keywords, aliases):
+    if not is_correct(answer, keywords, aliases, gold):
         return 0
     return 1 if is_refusal(answer, bank) or is_gibberish(answer) else 2
 
@@ -78,3 +86,18 @@ def degradation(earlier: float, later: float) -> float:
     Source: MLUBench (arXiv 2606.12809), METHOD.md section 6.
     """
     return abs(earlier - later)
+
+
+def degradations(figures: Sequence[Sequence[float]]) -> list[float]:
+    """Return |P(M_t, t) - P(M_T, t)| for every earlier request t < T, from the lifelong matrix.
+
+    ``figures[k][t]`` is request t's figure after request k was served, known for t <= k; the last row is that
+    of the latest request T. Empty with fewer than two requests.
+
+    Raises:
+        ValueError: A row is too short.
+    """
+    if any(len(row) <= k for k, row in enumerate(figures)):
+        raise ValueError("row k must hold the figures of requests 0..k")
+    last = figures[-1] if figures else ()
+    return [degradation(figures[t][t], last[t]) for t in range(len(figures) - 1)]

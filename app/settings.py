@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET_KEY)
     evidence_key: SecretStr = SecretStr(DEVELOPMENT_EVIDENCE_KEY)
     evidence_keys_previous: tuple[SecretStr, ...] = ()
+    signing_key: SecretStr | None = None
+    signing_keys_retired: tuple[str, ...] = ()
+    checkpoint_seconds: float = Field(default=300, gt=0)
 
     review_policy: Literal["auto", "manual"] = "auto"
     recipe: str = "default"
@@ -88,6 +91,27 @@ class Settings(BaseSettings):
                 ) from error
         return given
 
+    @field_validator("signing_key", mode="before")
+    @classmethod
+    def _empty_is_none(cls, given: object) -> object:
+        return given or None  # compose hands on a variable that is not set as an empty one
+
+    @field_validator("signing_key", "signing_keys_retired")
+    @classmethod
+    def _signing_keys(cls, given: SecretStr | tuple[str, ...] | None) -> SecretStr | tuple[str, ...] | None:
+        keys = (
+            [given.get_secret_value()] if isinstance(given, SecretStr) else [_padded(k) for k in given or ()]
+        )
+        for key in keys:
+            try:
+                decode_key(key)
+            except ValueError as error:
+                raise ValueError(
+                    f"needs Ed25519 keys of 32 bytes in base64, but one is {error}: "
+                    "`openssl rand -base64 32` makes one, `lethe audit keys` prints the public half as `x`"
+                ) from error
+        return tuple(keys) if isinstance(given, tuple) else given
+
     @model_validator(mode="after")
     def _no_default_secrets(self) -> Self:
         if self.env == "production":
@@ -105,6 +129,11 @@ class Settings(BaseSettings):
             decode_key(self.evidence_key.get_secret_value()),
             [decode_key(key.get_secret_value()) for key in self.evidence_keys_previous],
         )
+
+
+def _padded(key: str) -> str:
+    """Return base64 with the padding that a JWK's `x` lacks."""
+    return key.rstrip("=") + "=" * (-len(key.rstrip("=")) % 4)
 
 
 def load_settings(**overrides: object) -> Settings:

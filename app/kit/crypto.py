@@ -113,6 +113,11 @@ def signing_key(secret: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(derive_key(secret, "lethe/ed25519/v1"))
 
 
+def signing_key_from_seed(seed: bytes) -> Ed25519PrivateKey:
+    """Return the Ed25519 key with these 32 random bytes as its private key (RFC 8032)."""
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
 def signing_key_id(key: Ed25519PrivateKey) -> str:
     """Return the public key's id: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Signed checkpoints: issued now and then and on demand, stored, and what can be proved with them."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -107,11 +107,14 @@ class CheckpointService:
             raise ChainBroken(f"The chain does not contain what the checkpoint over {head.seq} events signs.")
         return ChainWalk.resumed(edge, head.hash)
 
-    def verify(self, kept: Iterable[str] = ()) -> ChainReport:
+    def verify(
+        self, kept: Iterable[str] = (), look: Callable[[AuditEvent], None] | None = None
+    ) -> ChainReport:
         """Recompute the whole chain, and hold it against the stored checkpoints and those somebody kept.
 
         Args:
             kept: checkpoints as JWS, kept outside this database.
+            look: called with every event on the way.
         """
         heads: list[SignedHead] = []
         unsigned: str | None = None
@@ -120,7 +123,7 @@ class CheckpointService:
                 heads.append(signed_head(token, self._verifier))
             except SignatureProblem as problem:
                 unsigned = unsigned or f"a checkpoint cannot be accepted: {problem}"
-        report = AuditService(self._session).verify(heads)
+        report = AuditService(self._session).verify(heads, look)
         if unsigned is None or not report.intact:
             return report
         return ChainReport(

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy.orm import Session
 
@@ -99,15 +99,22 @@ class AuditService:
         tail = self._events.tail()
         return (tail.seq, tail.hash) if tail else (0, GENESIS)
 
-    def verify(self, checkpoints: Iterable[SignedHead] = ()) -> ChainReport:
+    def verify(
+        self,
+        checkpoints: Iterable[SignedHead] = (),
+        look: Callable[[AuditEvent], None] | None = None,
+    ) -> ChainReport:
         """Recompute every hash and every link from the first event on.
 
         Args:
             checkpoints: signed ones that the chain must agree with, their signatures checked.
+            look: called with every event on the way.
         """
         walk = ChainWalk(checkpoints)
         for event in self._events.walk():
             fits = walk.add(link_of(event))
+            if look is not None:
+                look(event)
             self._session.expunge(event)
             if not fits:
                 break

@@ -46,6 +46,11 @@ class EvidenceCipher:
         """Hex id of the key that new data is encrypted under; reveals nothing about the key."""
         return self._current.hex()
 
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Hex ids of the keys that can be decrypted under."""
+        return frozenset(key_id.hex() for key_id in self._ciphers)
+
     def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
         """Return the ciphertext of `plaintext`, bound to `aad`."""
         nonce = os.urandom(_NONCE_BYTES)

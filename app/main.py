@@ -70,7 +70,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
         return settings.max_body_bytes if path.startswith(_WITH_PICTURES) else SMALL_BODY_BYTES
 
     app.add_middleware(BodyLimit, limit_of=limit_of)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
     problems.install(app)
     app.include_router(health.router)
     for room in ROOMS:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api import health, problems
 from app.api.engine import ServingEngine
 from app.api.limits import SMALL_BODY_BYTES, BodyLimit, SecurityHeaders
+from app.api.rates import RateLimits
 from app.audit.checkpoints import CheckpointLoop
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.logging import configure_logging, get_logger
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     app.state.settings = settings
     app.state.session_factory = session_factory(database)
     app.state.with_engine = with_engine
+    app.state.rates = RateLimits(settings)
     app.state.engine = None
 
     def limit_of(path: str) -> int:

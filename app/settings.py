@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
+from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -12,6 +13,7 @@ from app.kit.errors import ConfigurationError
 
 DEVELOPMENT_SECRET_KEY = "development-only-signing-secret"  # noqa: S105  refused in production
 DEVELOPMENT_EVIDENCE_KEY = "bGV0aGUgZGV2ZWxvcG1lbnQgb25seSBldmlkZW5jZSE="
+PRODUCTION_RATE_LIMIT = "1200/minute"
 MIB = 1024 * 1024
 
 
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     max_picture_bytes: int = Field(default=10 * MIB, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
     max_text_chars: int = Field(default=20_000, ge=1)
+    rate_limit: str | None = None
     max_body_bytes: int = Field(default=64 * MIB, ge=1024)
 
     max_attempts: int = Field(default=3, ge=1)
@@ -91,6 +94,16 @@ class Settings(BaseSettings):
                 ) from error
         return given
 
+    @field_validator("rate_limit")
+    @classmethod
+    def _rates(cls, text: str | None) -> str | None:
+        if text and text != "none":
+            try:
+                parse_many(text)
+            except ValueError as error:
+                raise ValueError('is like "1200/minute", "20/second;1000/hour", or "none"') from error
+        return text or None
+
     @field_validator("signing_key", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
@@ -122,6 +135,12 @@ class Settings(BaseSettings):
             if self.evidence_key.get_secret_value() == DEVELOPMENT_EVIDENCE_KEY:
                 raise ValueError("evidence_key: set LETHE_EVIDENCE_KEY, the development default is public")
         return self
+
+    @property
+    def rate_limit_in_force(self) -> str | None:
+        """How often one API key may ask; None for no limit, which outside production is the default."""
+        default = PRODUCTION_RATE_LIMIT if self.env == "production" else None
+        return None if self.rate_limit == "none" else self.rate_limit or default
 
     def evidence_cipher(self) -> EvidenceCipher:
         """Return the cipher for evidence and subjects under the configured keys."""

@@ -33,6 +33,7 @@ class TestLoadSettings:
             ({"signing_key": "AAAA"}, "LETHE_SIGNING_KEY"),
             ({"signing_keys_retired": ["AAAA"]}, "LETHE_SIGNING_KEYS_RETIRED"),
             ({"checkpoint_seconds": 0}, "LETHE_CHECKPOINT_SECONDS"),
+            ({"rate_limit": "often"}, "LETHE_RATE_LIMIT"),
             ({"database_url": "sqlite://"}, "LETHE_DATABASE_URL"),
             ({"redis_url": "localhost"}, "LETHE_REDIS_URL"),
             ({"max_pictures": 0}, "LETHE_MAX_PICTURES"),
@@ -50,6 +51,21 @@ class TestLoadSettings:
         settings = load_settings(_env_file=None, env="production", evidence_key=KEY, secret_key="s" * 32)
         assert "s" * 32 not in repr(settings)
         assert KEY not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("env", "given", "in_force"),
+        [
+            ("development", None, None),
+            ("production", None, "1200/minute"),
+            ("production", "", "1200/minute"),
+            ("production", "none", None),
+            ("development", "2/second;9/hour", "2/second;9/hour"),
+        ],
+    )
+    def test_rate_limit(self, env: str, given: str | None, in_force: str | None) -> None:
+        secrets = {"evidence_key": KEY, "secret_key": "s" * 32}
+        settings = load_settings(_env_file=None, env=env, rate_limit=given, **secrets)
+        assert settings.rate_limit_in_force == in_force
 
     def test_signing_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As compose hands them on: empty if they are not set; public halves with or without padding."""

@@ -6,12 +6,14 @@ an endpoint.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 from starlette.routing import Route
@@ -142,13 +144,20 @@ class World:
             return [(row.id, row.state) for row in session.execute(rows)]
 
 
+@asynccontextmanager
+async def _without_engine(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
 @pytest.fixture(scope="module")
 def world(place: Place) -> Iterator[World]:
     """The application with all its routes; its engine is not started, and nothing here gets that far."""
     place.empty()
     service = place.service("auto")
     app = create_app(place.settings, with_engine=True)
-    made = World(TestClient(app, raise_server_exceptions=False), service)
+    app.router.lifespan_context = _without_engine
+    client = TestClient(app, raise_server_exceptions=False)
+    made = World(client, service)
     for tenant in ("acme", "rival"):
         for scope in SCOPES:
             made.keys[tenant, scope] = service.key(tenant, scope)
@@ -168,7 +177,8 @@ def world(place: Place) -> Iterator[World]:
         expired = create_key(session, tenant="acme", scopes=SCOPES, expires_in=timedelta(seconds=-1))
         made.keys["acme", "expired"] = expired.secret
     service.get("/audit/checkpoint", made.keys["acme", "auditor"])
-    yield made
+    with client:
+        yield made
     app.state.session_factory.kw["bind"].dispose()
 
 
@@ -191,11 +201,13 @@ class TestWithoutAKey:
         assert_problem(response, 401, "unauthenticated")
         assert response.headers["www-authenticate"].startswith("Bearer")
 
-    @pytest.mark.parametrize("which", ["revoked", "expired", "unknown"])
-    def test_dead_key(self, world: World, endpoint: tuple[str, str], which: str) -> None:
-        key = world.keys.get(("acme", which), "lethe_" + "x" * 43)
-        answer = assert_problem(world.call(endpoint, key), 401, "unauthenticated")
-        assert answer["detail"] == "The API key is not valid."  # the same for all three
+    def test_dead_key(self, world: World, endpoint: tuple[str, str]) -> None:
+        """Revoked, expired and unknown keys are answered alike."""
+        answers = [
+            assert_problem(world.call(endpoint, key), 401, "unauthenticated")
+            for key in (world.keys["acme", "revoked"], world.keys["acme", "expired"], "lethe_" + "x" * 43)
+        ]
+        assert answers[0] == answers[1] == answers[2]
 
 
 @pytest.mark.parametrize("scope", SCOPES)

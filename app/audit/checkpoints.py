@@ -13,7 +13,7 @@ from app.audit.errors import ChainBroken, NotCovered
 from app.audit.merkle import RightEdge, consistency_path, inclusion_path
 from app.audit.repository import AuditRepository, CheckpointRepository
 from app.audit.service import AuditService, link_of
-from app.audit.signing import CHECKPOINT, SignatureProblem, Signer, signed_head
+from app.audit.signing import CHECKPOINT, SignatureProblem, Signer, UnknownKey, signed_head
 from app.db.models import AuditCheckpoint, AuditEvent
 from app.db.repository import lock_ledger
 from app.db.session import SessionFactory
@@ -92,12 +92,17 @@ class CheckpointService:
         return self.issue() if seq > 0 and (last is None or last.seq != seq) else None
 
     def _resumed(self, last: AuditCheckpoint | None) -> ChainWalk:
-        """Return a walk that goes on after the last checkpoint, if that is one of ours and unchanged."""
+        """Return a walk that goes on after the last checkpoint, if that is one of ours and unchanged.
+
+        One whose key was dropped saves no work, but what it says must still be so.
+        """
         if last is None:
             return ChainWalk()
         try:
             head = signed_head(last.jws, self._verifier)
             edge = RightEdge(head.seq, (bytes.fromhex(peak) for peak in last.peaks))
+        except UnknownKey:
+            return ChainWalk([SignedHead(last.seq, last.head_hash, last.root, rfc3339(last.issued_at))])
         except ValueError as error:
             raise ChainBroken(
                 f"The stored checkpoint over {last.seq} events is not usable: {error}."

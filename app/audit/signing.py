@@ -33,6 +33,10 @@ class SignatureProblem(ValueError):  # noqa: N818  says what happened
     """A signature, or a file of public keys, cannot be accepted; the message says why."""
 
 
+class UnknownKey(SignatureProblem):
+    """It is signed with a key that is not among those given."""
+
+
 class Signer:
     """Signs with the current key, and publishes its public half and those of the keys before it."""
 
@@ -81,25 +85,26 @@ class Verifier:
             type: what it must be for.
 
         Raises:
-            SignatureProblem: it is no JWS, of another type, or not signed with one of the keys.
+            UnknownKey: it is signed with a key that is not among them.
+            SignatureProblem: it is no JWS, of another type, or was changed.
         """
         try:
             checked = jws.deserialize_compact(token.strip(), self._keys, algorithms=[ALGORITHM])
             claims = json.loads(checked.payload or b"")
         except (JoseError, ValueError, KeyError) as error:
-            raise SignatureProblem(self._explain(token, error)) from error
+            raise self._problem(token, error) from error
         if checked.headers().get("typ") != type or not isinstance(claims, dict):
             raise SignatureProblem(f"it is signed, but is no {type.removesuffix('+jws')}")
         return cast("dict[str, JsonValue]", claims)
 
-    def _explain(self, token: str, error: Exception) -> str:
+    def _problem(self, token: str, error: Exception) -> SignatureProblem:
         try:
             kid = str(jws.extract_compact(token.strip().encode()).headers().get("kid"))
         except (JoseError, ValueError):
-            return "it is not a compact JWS"
+            return SignatureProblem("it is not a compact JWS")
         if kid not in self._ids:
-            return f"it is signed with key {kid[:80]}, which is not among the public keys given"
-        return f"its signature does not match its content ({type(error).__name__})"
+            return UnknownKey(f"it is signed with key {kid[:80]}, which is not among the public keys given")
+        return SignatureProblem(f"its signature does not match its content ({type(error).__name__})")
 
 
 def signed_head(token: str, verifier: Verifier) -> SignedHead:

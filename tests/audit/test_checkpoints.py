@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
+from pydantic import SecretStr
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
@@ -76,6 +77,25 @@ class TestIssue:
             session.execute(text(tamper))
         with pytest.raises(ChainBroken):
             issue(sessions, own_settings)
+
+    @pytest.mark.parametrize("tampered", [False, True])
+    def test_the_last_ones_key_was_dropped(
+        self, own_settings: Settings, sessions: SessionFactory, tampered: bool
+    ) -> None:
+        """As after a leak: signing goes on with the new key, but not over another history."""
+        append(sessions, 3)
+        issue(sessions, own_settings)
+        append(sessions, 2)
+        if tampered:
+            with sessions.begin() as session:
+                session.execute(update(AuditEvent).where(AuditEvent.seq == 2).values(actor="x"))
+                rehash(session)
+        fresh = own_settings.model_copy(update={"secret_key": SecretStr("another secret")})
+        if tampered:
+            with pytest.raises(ChainBroken, match="rewritten"):
+                issue(sessions, fresh)
+        else:
+            assert issue(sessions, fresh).seq == 5
 
     def test_over_http(self, service: Service) -> None:
         with service.sessions.begin() as session:

@@ -50,7 +50,7 @@ up: $(STAMP)
 	@$(BIN)/lethe up
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -m "not docker" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not docker and not long" $(PYTEST_ARGS)
 
 test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)

@@ -133,6 +133,19 @@ class Client:
                 return
             time.sleep(interval)
 
+    def audit_export(self) -> Iterator[str]:
+        """Yield the audit log as JSON lines, in pieces (scope ``auditor``)."""
+        try:
+            with self._http.stream("GET", "/audit/export") as response:
+                if not response.is_success:
+                    response.read()
+                    raise _refusal(response)
+                yield from response.iter_text()
+        except httpx.TransportError as error:
+            raise UnreachableError(
+                f"the log broke off: {error or type(error).__name__} ({self._http.base_url})"
+            ) from error
+
     def chat(self, messages: Sequence[Turn], *, max_tokens: int = 64) -> Json:
         """Ask the model; the answer is at ``["message"]["content"]``."""
         return self._json("POST", "/chat", json={"messages": list(messages), "max_tokens": max_tokens})
@@ -150,11 +163,15 @@ class Client:
             ) from error
         if response.is_success:
             return response
-        try:
-            problem = response.json()
-        except ValueError:
-            problem = {"title": response.text[:200]}
-        raise ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+        raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> ApiError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {"title": response.text[:200]}
+    return ApiError(response.status_code, problem if isinstance(problem, dict) else {})
 
 
 def png(picture: Image) -> bytes:

@@ -13,6 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from app.api import health, problems
 from app.api.engine import ServingEngine
 from app.api.limits import SMALL_BODY_BYTES, BodyLimit, SecurityHeaders
+from app.api.rates import RateLimits
+from app.audit.checkpoints import CheckpointLoop
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.logging import configure_logging, get_logger
 from app.settings import Settings, get_settings
@@ -46,10 +48,13 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if with_engine:
             app.state.engine = await run_in_threadpool(_start_engine, settings, app.state.session_factory)
+        checkpoints = CheckpointLoop(app.state.session_factory, settings)
+        checkpoints.start()
         _log.info("started", env=settings.env, engine=settings.engine if with_engine else "none")
         try:
             yield
         finally:
+            await run_in_threadpool(checkpoints.stop)
             engine = cast("ServingEngine | None", app.state.engine)
             if engine is not None:
                 await run_in_threadpool(engine.close)
@@ -60,13 +65,14 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     app.state.settings = settings
     app.state.session_factory = session_factory(database)
     app.state.with_engine = with_engine
+    app.state.rates = RateLimits(settings)
     app.state.engine = None
 
     def limit_of(path: str) -> int:
         return settings.max_body_bytes if path.startswith(_WITH_PICTURES) else SMALL_BODY_BYTES
 
     app.add_middleware(BodyLimit, limit_of=limit_of)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
     problems.install(app)
     app.include_router(health.router)
     for room in ROOMS:

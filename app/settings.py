@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
+from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -12,6 +13,7 @@ from app.kit.errors import ConfigurationError
 
 DEVELOPMENT_SECRET_KEY = "development-only-signing-secret"  # noqa: S105  refused in production
 DEVELOPMENT_EVIDENCE_KEY = "bGV0aGUgZGV2ZWxvcG1lbnQgb25seSBldmlkZW5jZSE="
+PRODUCTION_RATE_LIMIT = "1200/minute"
 MIB = 1024 * 1024
 
 
@@ -35,6 +37,9 @@ class Settings(BaseSettings):
     secret_key: SecretStr = SecretStr(DEVELOPMENT_SECRET_KEY)
     evidence_key: SecretStr = SecretStr(DEVELOPMENT_EVIDENCE_KEY)
     evidence_keys_previous: tuple[SecretStr, ...] = ()
+    signing_key: SecretStr | None = None
+    signing_keys_retired: tuple[str, ...] = ()
+    checkpoint_seconds: float = Field(default=300, gt=0)
 
     review_policy: Literal["auto", "manual"] = "auto"
     recipe: str = "default"
@@ -49,6 +54,7 @@ class Settings(BaseSettings):
     max_picture_bytes: int = Field(default=10 * MIB, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
     max_text_chars: int = Field(default=20_000, ge=1)
+    rate_limit: str | None = None
     max_body_bytes: int = Field(default=64 * MIB, ge=1024)
 
     max_attempts: int = Field(default=3, ge=1)
@@ -88,6 +94,37 @@ class Settings(BaseSettings):
                 ) from error
         return given
 
+    @field_validator("rate_limit")
+    @classmethod
+    def _rates(cls, text: str | None) -> str | None:
+        if text and text != "none":
+            try:
+                parse_many(text)
+            except ValueError as error:
+                raise ValueError('is like "1200/minute", "20/second;1000/hour", or "none"') from error
+        return text or None
+
+    @field_validator("signing_key", mode="before")
+    @classmethod
+    def _empty_is_none(cls, given: object) -> object:
+        return given or None  # compose hands on a variable that is not set as an empty one
+
+    @field_validator("signing_key", "signing_keys_retired")
+    @classmethod
+    def _signing_keys(cls, given: SecretStr | tuple[str, ...] | None) -> SecretStr | tuple[str, ...] | None:
+        keys = (
+            [given.get_secret_value()] if isinstance(given, SecretStr) else [_padded(k) for k in given or ()]
+        )
+        for key in keys:
+            try:
+                decode_key(key)
+            except ValueError as error:
+                raise ValueError(
+                    f"needs Ed25519 keys of 32 bytes in base64, but one is {error}: "
+                    "`openssl rand -base64 32` makes one, `lethe audit keys` prints the public half as `x`"
+                ) from error
+        return tuple(keys) if isinstance(given, tuple) else given
+
     @model_validator(mode="after")
     def _no_default_secrets(self) -> Self:
         if self.env == "production":
@@ -99,12 +136,23 @@ class Settings(BaseSettings):
                 raise ValueError("evidence_key: set LETHE_EVIDENCE_KEY, the development default is public")
         return self
 
+    @property
+    def rate_limit_in_force(self) -> str | None:
+        """How often one API key may ask; None for no limit, which outside production is the default."""
+        default = PRODUCTION_RATE_LIMIT if self.env == "production" else None
+        return None if self.rate_limit == "none" else self.rate_limit or default
+
     def evidence_cipher(self) -> EvidenceCipher:
         """Return the cipher for evidence and subjects under the configured keys."""
         return EvidenceCipher(
             decode_key(self.evidence_key.get_secret_value()),
             [decode_key(key.get_secret_value()) for key in self.evidence_keys_previous],
         )
+
+
+def _padded(key: str) -> str:
+    """Return base64 with the padding that a JWK's `x` lacks."""
+    return key.rstrip("=") + "=" * (-len(key.rstrip("=")) % 4)
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -30,6 +30,10 @@ class TestLoadSettings:
             ({"env": "production", "secret_key": "s" * 32}, "LETHE_EVIDENCE_KEY"),
             ({"evidence_key": "AAAA"}, "LETHE_EVIDENCE_KEY"),
             ({"evidence_keys_previous": ["AAAA"]}, "LETHE_EVIDENCE_KEYS_PREVIOUS"),
+            ({"signing_key": "AAAA"}, "LETHE_SIGNING_KEY"),
+            ({"signing_keys_retired": ["AAAA"]}, "LETHE_SIGNING_KEYS_RETIRED"),
+            ({"checkpoint_seconds": 0}, "LETHE_CHECKPOINT_SECONDS"),
+            ({"rate_limit": "often"}, "LETHE_RATE_LIMIT"),
             ({"database_url": "sqlite://"}, "LETHE_DATABASE_URL"),
             ({"redis_url": "localhost"}, "LETHE_REDIS_URL"),
             ({"max_pictures": 0}, "LETHE_MAX_PICTURES"),
@@ -47,6 +51,31 @@ class TestLoadSettings:
         settings = load_settings(_env_file=None, env="production", evidence_key=KEY, secret_key="s" * 32)
         assert "s" * 32 not in repr(settings)
         assert KEY not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("env", "given", "in_force"),
+        [
+            ("development", None, None),
+            ("production", None, "1200/minute"),
+            ("production", "", "1200/minute"),
+            ("production", "none", None),
+            ("development", "2/second;9/hour", "2/second;9/hour"),
+        ],
+    )
+    def test_rate_limit(self, env: str, given: str | None, in_force: str | None) -> None:
+        secrets = {"evidence_key": KEY, "secret_key": "s" * 32}
+        settings = load_settings(_env_file=None, env=env, rate_limit=given, **secrets)
+        assert settings.rate_limit_in_force == in_force
+
+    def test_signing_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As compose hands them on: empty if they are not set; public halves with or without padding."""
+        monkeypatch.setenv("LETHE_SIGNING_KEY", "")
+        monkeypatch.setenv("LETHE_SIGNING_KEYS_RETIRED", f'["{KEY}", "{KEY.rstrip("=")}"]')
+        settings = load_settings(_env_file=None)
+        assert settings.signing_key is None
+        assert settings.signing_keys_retired == (KEY, KEY)
+        monkeypatch.setenv("LETHE_SIGNING_KEY", KEY)
+        assert KEY not in repr(load_settings(_env_file=None).signing_key)
 
     def test_cannot_be_changed(self) -> None:
         settings = load_settings(_env_file=None)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts.principal import Principal
 from app.accounts.service import Scope, authenticate
+from app.api.rates import RateLimits
 from app.db.session import SessionFactory
 from app.kit.errors import Forbidden, Unauthenticated
 from app.settings import Settings
@@ -33,6 +34,7 @@ def require(*scopes: Scope) -> Callable[..., Principal]:
 
     Raises (when called):
         Unauthenticated: 401, no valid key.
+        RateLimited: 429, the key has asked too often.
         Forbidden: 403, a valid key without any of the scopes.
     """
 
@@ -44,6 +46,7 @@ def require(*scopes: Scope) -> Callable[..., Principal]:
             raise Unauthenticated("There is no API key in the request.")
         factory = cast("SessionFactory", request.app.state.session_factory)
         found = authenticate(factory, credentials.credentials)
+        cast("RateLimits", request.app.state.rates).check(found.key_id)
         if found.scopes.isdisjoint(scopes):
             raise Forbidden(
                 "This key has none of the scopes that are needed here.",

@@ -59,30 +59,52 @@ def too_large(limit: int) -> PayloadTooLarge:
     )
 
 
-_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
+_ALWAYS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+    b"cache-control": b"no-store",
+}
+_NOTHING = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_DOCUMENTATION = (
+    b"default-src 'none'; connect-src 'self'; worker-src blob:; "
+    b"script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+    b"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
+    b"font-src https://fonts.gstatic.com; img-src 'self' data: https://fastapi.tiangolo.com "
+    b"https://cdn.redoc.ly; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""FastAPI's documentation pages bring a viewer from a CDN; what they show is static."""
+_DOCUMENTATION_PAGES = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc"})
 
 
 class SecurityHeaders:
-    """Adds the headers that no answer should be without."""
+    """Adds the headers that no answer should be without, unless the endpoint has set its own.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: the application.
+        strict_transport: tell browsers to come back over TLS alone (they heed it only if they came over it).
+    """
+
+    def __init__(self, app: ASGIApp, *, strict_transport: bool) -> None:
         self.app = app
+        self._always = dict(_ALWAYS)
+        if strict_transport:
+            self._always[b"strict-transport-security"] = b"max-age=31536000"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; add headers to the answer."""
+        path = scope.get("path", "")
+        policy = _DOCUMENTATION if path in _DOCUMENTATION_PAGES else _NOTHING
+        wanted = self._always | {b"content-security-policy": policy}
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 present = {key.lower() for key, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(pair for pair in _HEADERS if pair[0] not in present),
-                ]
+                added = [pair for pair in wanted.items() if pair[0] not in present]
+                message["headers"] = [*message["headers"], *added]
             await send(message)
 
         await self.app(scope, receive, with_headers)

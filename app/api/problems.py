@@ -20,6 +20,7 @@ from app.kit.errors import (
     NotFound,
     PayloadTooLarge,
     Problem,
+    RateLimited,
     ServiceUnavailable,
     Unauthenticated,
     UnsupportedMediaType,
@@ -59,6 +60,7 @@ _BY_STATUS: Mapping[int, type[Problem]] = {
     413: PayloadTooLarge,
     415: UnsupportedMediaType,
     422: InvalidInput,
+    429: RateLimited,
     503: ServiceUnavailable,
 }
 _HINTS = {
@@ -143,6 +145,7 @@ _ALWAYS: tuple[type[Problem], ...] = (
     Forbidden,
     InvalidInput,
     PayloadTooLarge,
+    RateLimited,
     Problem,
     ServiceUnavailable,
 )

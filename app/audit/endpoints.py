@@ -1,59 +1,36 @@
 """HTTP for the audit trail."""
 
-from datetime import datetime
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field, JsonValue
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import StreamingResponse
 
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_number, encode_cursor
 from app.api.problems import responses
+from app.audit.checkpoints import CheckpointService
+from app.audit.errors import ChainBroken, NotCovered
+from app.audit.export import AuditExport
 from app.audit.repository import AuditRepository
-from app.audit.service import AuditService
+from app.audit.schemas import (
+    AuditEventView,
+    ChainView,
+    CheckpointView,
+    ConsistencyView,
+    Kept,
+    ProofView,
+)
 from app.audit.signing import Signer
-from app.kit.clock import rfc3339, utcnow
+from app.db.session import SessionFactory
+from app.kit.clock import utcnow
 
 router = APIRouter(tags=["audit"])
 _AUDITORS = Depends(require("auditor", "operator"))
 Auditors = Annotated[Principal, _AUDITORS]
-
-
-class AuditEventView(BaseModel):
-    """One link of the chain, with everything its hash covers."""
-
-    seq: int
-    id: str
-    tenant_id: str | None
-    kind: str
-    actor: str
-    subject_id: str | None
-    payload: dict[str, JsonValue]
-    created_at: str = Field(description="With six fractional digits, as it was hashed.")
-    prev_hash: str
-    hash: str
-
-
-class ChainView(BaseModel):
-    """What recomputing the whole chain found."""
-
-    intact: bool
-    events: int = Field(description="How many events fit, from the first on.")
-    head_seq: int
-    head_hash: str
-    broken_at: int | None = Field(description="The first event that does not fit.")
-    reason: str | None
-    checked_at: datetime
-
-
-class CheckpointView(BaseModel):
-    """The chain's head, signed: keep it elsewhere, and a cut-off tail will show."""
-
-    seq: int
-    hash: str
-    issued_at: str
-    jws: str = Field(description="The same three as a compact JWS (Ed25519).")
+_LARGEST = 2**63 - 1
+Number = Annotated[int, Path(ge=1, le=_LARGEST, description="Number of an event: its `seq`.")]
+Size = Annotated[int, Query(ge=1, le=_LARGEST, description="A checkpoint, by its `seq`.")]
 
 
 @router.get("/audit/events", summary="Read the audit trail", responses=responses())
@@ -71,53 +48,114 @@ def list_events(
         limit=limit,
         subject_id=subject_id.replace("\0", "") if subject_id else None,
     )
-    items = [
-        AuditEventView(
-            seq=event.seq,
-            id=event.id,
-            tenant_id=event.tenant_id,
-            kind=event.kind,
-            actor=event.actor,
-            subject_id=event.subject_id,
-            payload=cast("dict[str, JsonValue]", event.payload),
-            created_at=rfc3339(event.created_at),
-            prev_hash=event.prev_hash,
-            hash=event.hash,
-        )
-        for event in page.items
-    ]
+    items = [AuditEventView.of(event) for event in page.items]
     return PageOf(items=items, next=encode_cursor(page.items[-1].seq) if page.more else None)
 
 
-@router.post("/audit/verify", summary="Recompute the chain", dependencies=[_AUDITORS], responses=responses())
-def verify_chain(session: SessionDep) -> ChainView:
-    """Recompute every hash and link of the whole chain."""
-    report = AuditService(session).verify()
-    return ChainView(
-        intact=report.intact,
-        events=report.events,
-        head_seq=report.head_seq,
-        head_hash=report.head_hash,
-        broken_at=report.broken_at,
-        reason=report.reason,
-        checked_at=utcnow(),
+@router.get(
+    "/audit/events/{seq}/proof",
+    summary="Prove that an event is in the log",
+    responses=responses(NotCovered),
+)
+def prove_event(
+    seq: Number,
+    principal: Auditors,
+    session: SessionDep,
+    settings: SettingsDep,
+    size: Annotated[
+        int | None,
+        Query(ge=1, le=_LARGEST, description="Under this checkpoint; by default the first that covers it."),
+    ] = None,
+) -> ProofView:
+    """Return the event, a signed checkpoint, and the Merkle path between them (RFC 6962)."""
+    proof = CheckpointService(session, settings).prove(seq, principal.sees, size)
+    return ProofView(
+        event=AuditEventView.of(proof.event),
+        index=seq - 1,
+        path=proof.path,
+        checkpoint=CheckpointView.of(proof.checkpoint),
     )
 
 
 @router.get(
-    "/audit/checkpoint", summary="The chain's signed head", dependencies=[_AUDITORS], responses=responses()
+    "/audit/export",
+    summary="The whole log as JSON lines",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "One JSON object a line.", "content": {"application/jsonl": {}}},
+        **responses(ChainBroken),
+    },
+)
+def export_log(request: Request, principal: Auditors, settings: SettingsDep) -> StreamingResponse:
+    """Stream the log from the first event on, and every signed checkpoint.
+
+    `lethe audit verify` checks it without the service. Events of other tenants come as
+    their hashes alone, so that the chain can be followed through them.
+    """
+    factory = cast("SessionFactory", request.app.state.session_factory)
+    export = AuditExport(
+        factory,
+        settings,
+        actor=principal.key_id,
+        home_tenant=principal.tenant_id,
+        tenant_id=principal.sees,
+    )
+    headers = {
+        "Content-Disposition": f'attachment; filename="audit-{export.size}.jsonl"',
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(export.lines(), media_type="application/jsonl", headers=headers)
+
+
+@router.post("/audit/verify", summary="Recompute the chain", dependencies=[_AUDITORS], responses=responses())
+def verify_chain(session: SessionDep, settings: SettingsDep, body: Kept | None = None) -> ChainView:
+    """Recompute every hash and link of the whole chain, and hold it against every stored checkpoint.
+
+    A database that was restored from a backup agrees with its own checkpoints: send those that you kept.
+    """
+    report = CheckpointService(session, settings).verify(body.checkpoints if body else ())
+    return ChainView.of(report, utcnow())
+
+
+@router.get(
+    "/audit/checkpoint",
+    summary="The chain's signed head",
+    dependencies=[_AUDITORS],
+    responses=responses(ChainBroken),
 )
 def checkpoint(session: SessionDep, settings: SettingsDep) -> CheckpointView:
-    """Return number and hash of the newest event, signed."""
-    seq, digest = AuditService(session).head()
-    issued_at = rfc3339(utcnow())
-    token = Signer(settings).sign(
-        {"seq": seq, "hash": digest, "issued_at": issued_at}, type="lethe-checkpoint+jws"
-    )
-    return CheckpointView(seq=seq, hash=digest, issued_at=issued_at, jws=token)
+    """Return a signed checkpoint over all events there are, issued and stored now if there are new ones."""
+    return CheckpointView.of(CheckpointService(session, settings).issue())
+
+
+@router.get("/audit/checkpoints", summary="Every checkpoint", dependencies=[_AUDITORS], responses=responses())
+def list_checkpoints(
+    session: SessionDep, settings: SettingsDep, limit: Limit = 100, cursor: Cursor = None
+) -> PageOf[CheckpointView]:
+    """List the checkpoints that were issued, newest first."""
+    page = CheckpointService(session, settings).listed(after=decode_number(cursor), limit=limit)
+    items = [CheckpointView.of(row) for row in page.items]
+    return PageOf(items=items, next=encode_cursor(page.items[-1].seq) if page.more else None)
+
+
+@router.get(
+    "/audit/consistency",
+    summary="Prove that the log only grew",
+    dependencies=[_AUDITORS],
+    responses=responses(NotCovered),
+)
+def prove_consistency(
+    session: SessionDep, settings: SettingsDep, older: Size, newer: Size
+) -> ConsistencyView:
+    """Return the proof that the log under the newer checkpoint begins with that under the older."""
+    first, second, path = CheckpointService(session, settings).prove_consistent(older, newer)
+    return ConsistencyView(older=CheckpointView.of(first), newer=CheckpointView.of(second), path=path)
 
 
 @router.get("/.well-known/jwks.json", summary="Public keys of our signatures")
 def keys(settings: SettingsDep) -> dict[str, list[dict[str, str]]]:
-    """Return the public keys that checkpoints and certificates are signed with, as a JWK set."""
+    """Return the public keys of checkpoints and certificates as a JWK set, the current one first.
+
+    Keys that were current earlier stay here, so that what they signed can still be checked.
+    """
     return {"keys": Signer(settings).public_keys()}

@@ -1,78 +1,41 @@
-"""Appending to the audit chain, recomputing it, and signing its head."""
+"""Appending to the audit chain, and recomputing it."""
 
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy.orm import Session
 
+from app.audit.chain import GENESIS, Breach, ChainReport, ChainWalk, Link, SignedHead, content_hash
 from app.audit.repository import AuditRepository
 from app.db.models import AuditEvent
 from app.db.repository import lock_ledger
-from app.kit.canonical import JsonValue, canonical_json, sha256_hex
+from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 from app.kit.ids import new_id
 
-GENESIS = "0" * 64
+__all__ = ["GENESIS", "AuditService", "Breach", "ChainReport", "event_content", "link_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class ChainReport:
-    """What recomputing the chain found: `intact`, or the first event that does not fit and why."""
-
-    intact: bool
-    events: int
-    head_seq: int
-    head_hash: str
-    broken_at: int | None = None
-    reason: str | None = None
-
-
-def event_hash(
-    *,
-    seq: int,
-    id: str,
-    tenant_id: str | None,
-    kind: str,
-    actor: str,
-    subject_id: str | None,
-    payload: Mapping[str, JsonValue],
-    created_at: datetime,
-    prev_hash: str,
-) -> str:
-    """Return the SHA-256 over the RFC 8785 form of an event, its predecessor's hash included."""
-    return sha256_hex(
-        canonical_json(
-            {
-                "seq": seq,
-                "id": id,
-                "tenant_id": tenant_id,
-                "kind": kind,
-                "actor": actor,
-                "subject_id": subject_id,
-                "payload": payload,
-                "created_at": rfc3339(created_at),
-                "prev_hash": prev_hash,
-            }
-        )
-    )
+def event_content(event: AuditEvent) -> dict[str, JsonValue]:
+    """Return the members of an event that its hash covers, as they are hashed and exported."""
+    return {
+        "seq": event.seq,
+        "id": event.id,
+        "tenant_id": event.tenant_id,
+        "kind": event.kind,
+        "actor": event.actor,
+        "subject_id": event.subject_id,
+        "payload": event.payload,
+        "created_at": rfc3339(event.created_at),
+        "prev_hash": event.prev_hash,
+    }
 
 
-def _hash_of(event: AuditEvent) -> str:
-    return event_hash(
-        seq=event.seq,
-        id=event.id,
-        tenant_id=event.tenant_id,
-        kind=event.kind,
-        actor=event.actor,
-        subject_id=event.subject_id,
-        payload=event.payload,
-        created_at=event.created_at,
-        prev_hash=event.prev_hash,
-    )
+def link_of(event: AuditEvent) -> Link:
+    """Return an event as a link of the chain."""
+    return Link(event.seq, event.prev_hash, event.hash, event_content(event))
 
 
 class AuditService:
@@ -116,7 +79,7 @@ class AuditService:
             created_at=utcnow(),
             prev_hash=tail.hash if tail else GENESIS,
         )
-        event.hash = _hash_of(event)
+        event.hash = content_hash(event_content(event))
         return self._events.add(event)
 
     def token(self, subject_id: str, value: str) -> str:
@@ -127,23 +90,32 @@ class AuditService:
         salt = self._events.salt(subject_id, os.urandom(32))
         return hmac.new(salt, value.encode(), hashlib.sha256).hexdigest()
 
+    def forget(self, subject_id: str) -> bool:
+        """Make every token about `subject_id` meaningless for good; False if there was no salt."""
+        return self._events.forget_salt(subject_id)
+
     def head(self) -> tuple[int, str]:
         """Return number and hash of the newest event."""
         tail = self._events.tail()
         return (tail.seq, tail.hash) if tail else (0, GENESIS)
 
-    def verify(self) -> ChainReport:
-        """Recompute every hash and every link from the first event on."""
-        expected_seq, previous, last = 1, GENESIS, 0
+    def verify(
+        self,
+        checkpoints: Iterable[SignedHead] = (),
+        look: Callable[[AuditEvent], None] | None = None,
+    ) -> ChainReport:
+        """Recompute every hash and every link from the first event on.
+
+        Args:
+            checkpoints: signed ones that the chain must agree with, their signatures checked.
+            look: called with every event on the way.
+        """
+        walk = ChainWalk(checkpoints)
         for event in self._events.walk():
-            reason = None
-            if event.seq != expected_seq:
-                reason = f"event {expected_seq} is missing"
-            elif event.prev_hash != previous:
-                reason = "its prev_hash is not the hash of the event before it"
-            elif event.hash != _hash_of(event):
-                reason = "its content does not match its hash"
-            if reason is not None:
-                return ChainReport(False, expected_seq - 1, last, previous, event.seq, reason)
-            expected_seq, previous, last = expected_seq + 1, event.hash, event.seq
-        return ChainReport(True, last, last, previous)
+            fits = walk.add(link_of(event))
+            if look is not None:
+                look(event)
+            self._session.expunge(event)
+            if not fits:
+                break
+        return walk.report()

@@ -369,6 +369,23 @@ class AuditEvent(Base):
     hash: Mapped[Sha256] = mapped_column(unique=True)
 
 
+class AuditCheckpoint(Base):
+    """The signed root of the Merkle tree over the first `seq` events.
+
+    `peaks` are the roots of its full subtrees, so that the next checkpoint reads the newer events alone.
+    """
+
+    __tablename__ = "audit_checkpoints"
+
+    seq: Mapped[Long] = mapped_column(primary_key=True, autoincrement=False)
+    head_hash: Mapped[Sha256]
+    root: Mapped[Sha256]
+    peaks: Mapped[list[str]] = mapped_column(ARRAY(String(64, collation="C")))
+    key_id: Mapped[str] = mapped_column(String(64))
+    jws: Mapped[Words]
+    issued_at: Mapped[Moment]
+
+
 class AuditSalt(Base):
     """The salt of a subject's personal tokens in the chain; deleting the row erases their meaning."""
 

@@ -46,6 +46,11 @@ class EvidenceCipher:
         """Hex id of the key that new data is encrypted under; reveals nothing about the key."""
         return self._current.hex()
 
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """Hex ids of the keys that can be decrypted under."""
+        return frozenset(key_id.hex() for key_id in self._ciphers)
+
     def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
         """Return the ciphertext of `plaintext`, bound to `aad`."""
         nonce = os.urandom(_NONCE_BYTES)
@@ -111,6 +116,11 @@ def keyed_token(key: bytes, *parts: str) -> str:
 def signing_key(secret: str) -> Ed25519PrivateKey:
     """Return the Ed25519 key that signs checkpoints and certificates, derived from `secret`."""
     return Ed25519PrivateKey.from_private_bytes(derive_key(secret, "lethe/ed25519/v1"))
+
+
+def signing_key_from_seed(seed: bytes) -> Ed25519PrivateKey:
+    """Return the Ed25519 key with these 32 random bytes as its private key (RFC 8032)."""
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def signing_key_id(key: Ed25519PrivateKey) -> str:

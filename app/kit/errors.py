@@ -148,6 +148,15 @@ class BadRequest(Problem):
     TITLE = "Malformed request body"
 
 
+class RateLimited(Problem):
+    """The key has asked too often; `Retry-After` says when there is room again."""
+
+    STATUS = 429
+    TYPE = "rate-limited"
+    TITLE = "Too many requests"
+    HINT = "Wait for as many seconds as `Retry-After` says."
+
+
 class ServiceUnavailable(Problem):
     """Something this service depends on is not there at the moment."""
 

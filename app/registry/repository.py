@@ -71,6 +71,26 @@ class GenerationRepository(Repository[Generation]):
             )
         ).scalar_one()
 
+    def live_expert(self, number: int, request_id: str) -> Expert | None:
+        """Return the request's expert in a generation."""
+        return self.session.scalars(
+            select(Expert)
+            .join(
+                GenerationExpert,
+                (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
+            )
+            .where(GenerationExpert.generation == number, Expert.request_id == request_id)
+            .limit(1)
+        ).first()
+
+    def first_with(self, expert_id: str, version: int) -> int:
+        """Return the generation that brought an expert version in."""
+        return self.session.execute(
+            select(func.min(GenerationExpert.generation)).where(
+                GenerationExpert.expert_id == expert_id, GenerationExpert.version == version
+            )
+        ).scalar_one()
+
     def has(self, number: int, expert_id: str, version: int) -> bool:
         """Tell whether a generation has this expert version."""
         return self.session.get(GenerationExpert, (number, expert_id, version)) is not None

@@ -104,6 +104,13 @@ class RegistryService:
         number = self.newest() if generation is None else generation
         return [_row(expert) for expert in self._generations.experts(number)]
 
+    def live_expert(self, request_id: str) -> tuple[Expert, int] | None:
+        """Return the request's expert in the newest generation, and the generation that brought it in."""
+        expert = self._generations.live_expert(self.newest(), request_id)
+        if expert is None:
+            return None
+        return expert, self._generations.first_with(expert.id, expert.version)
+
     def live_interims(self, generation: int | None = None) -> list[InterimRow]:
         """Return the subjects that a generation, by default the newest, refuses without an expert."""
         number = self.newest() if generation is None else generation

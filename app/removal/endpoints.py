@@ -18,8 +18,10 @@ from app.api.sse import Sent, event_stream, last_event_id
 from app.db.session import SessionFactory
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
 from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
+from app.removal.certificates import CertificateService
 from app.removal.errors import (
     EvidenceGone,
+    ExpertNotLive,
     IdempotencyInFlight,
     IdempotencyKeyReused,
     IllegalTransition,
@@ -346,14 +348,14 @@ def get_failures(
     response_class=Response,
     responses={
         200: {"description": "A compact JWS (Ed25519).", "content": {"application/jose": {}}},
-        **responses(RequestNotFound, NotMeasuredYet),
+        **responses(RequestNotFound, NotMeasuredYet, ExpertNotLive),
     },
 )
 def get_certificate(
     request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
 ) -> Response:
     """Return a signed statement of what was measured; check it with the keys at /.well-known/jwks.json."""
-    token = ReadingService(session, settings).certificate(principal, request_id)
+    token = CertificateService(session, settings).issue(principal, request_id)
     return Response(token, media_type="application/jose")
 
 

@@ -99,3 +99,13 @@ class NotMeasuredYet(Conflict):
     TYPE = "not-active"
     TITLE = "The request is not active"
     HINT = "Ask again once `GET /requests/{id}/status` says `active`."
+
+
+class ExpertNotLive(Conflict):
+    """The request is active, but a rollback took its expert out of service."""
+
+    TYPE = "expert-not-live"
+    TITLE = "The request's expert is not live"
+    HINT = (
+        "The subject is still refused, without an expert. Ask the operator: `lethe doctor` says what to do."
+    )

@@ -1,4 +1,4 @@
-"""What can be read about requests: lists, status, events, report, certificate."""
+"""What can be read about requests: lists, status, events, report."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -6,13 +6,11 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from app.accounts.principal import Principal
-from app.audit.signing import Signer
 from app.db.models import RemovalRequest, RequestEvent
 from app.db.repository import Page
-from app.kit.canonical import JsonValue, json_sha256
+from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 from app.registry.service import RegistryService
-from app.removal.errors import NotMeasuredYet
 from app.removal.records import Score
 from app.removal.repository import EventRepository, RequestRepository
 from app.removal.schemas import Links, RequestView, ScoreView, StatusView, SubjectView, TransitionView
@@ -153,11 +151,11 @@ class ReadingService:
             "scope": SCOPE,
             "base_model": {
                 "knows_subject": lead.base_knows_subject,
-                "statement": _knowledge(lead.base_knows_subject),
+                "statement": knowledge(lead.base_knows_subject),
             },
             "policy": lead.policy,
             "attempt": lead.attempt,
-            "measured": [_measured(score) for score in scores],
+            "measured": [measured(score) for score in scores],
             "passed": all(score.passed is not False for score in scores) if scores else None,
             "expert": None
             if expert is None
@@ -171,40 +169,6 @@ class ReadingService:
             "exclusion_manifest": {"algorithm": "sha256", "pictures": list(manifest)},
             "audit": {"events": events, "last_hash": head},
         }
-
-    def certificate(self, principal: Principal, request_id: str) -> str:
-        """Return a compact JWS that says what was measured when the request became active.
-
-        Raises:
-            RequestNotFound: no such request, or another tenant's.
-            NotMeasuredYet: 409, it is not active.
-        """
-        request = self._removal.get(request_id, principal.sees)
-        if request.state != State.ACTIVE:
-            raise NotMeasuredYet(f"The request is `{request.state}`.")
-        report = self.report(principal, request_id)
-        activated = [e for e in self._events.transitions(request_id) if e.to_state == State.ACTIVE]
-        claims: dict[str, JsonValue] = {
-            "iss": "lethe",
-            "sub": request.id,
-            "iat": int(activated[-1].created_at.timestamp()),
-            "state": request.state,
-            **{
-                name: report[name]
-                for name in (
-                    "scope",
-                    "base_model",
-                    "policy",
-                    "measured",
-                    "passed",
-                    "expert",
-                    "exclusion_manifest",
-                )
-            },
-        }
-        return Signer(self._settings).sign(
-            claims | {"digest": json_sha256(claims)}, type="lethe-certificate+jws"
-        )
 
     def _lead(self, request: RemovalRequest) -> RemovalRequest:
         return self._removal.get(request.linked_to_id, None) if request.linked_to_id else request
@@ -268,7 +232,8 @@ def _transition(event: RequestEvent) -> TransitionView:
     )
 
 
-def _measured(score: Score) -> dict[str, JsonValue]:
+def measured(score: Score) -> dict[str, JsonValue]:
+    """Return a score as reports and certificates have it."""
     return {
         "metric": score.metric,
         "value": score.value,
@@ -281,7 +246,8 @@ def _measured(score: Score) -> dict[str, JsonValue]:
     }
 
 
-def _knowledge(knows: bool | None) -> str:
+def knowledge(knows: bool | None) -> str:
+    """Return what was found out about the base model, as a sentence."""
     if knows is None:
         return "Not examined yet."
     if knows:

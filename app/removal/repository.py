@@ -158,6 +158,25 @@ class RequestRepository(Repository[RemovalRequest]):
         durations = sorted(self.session.scalars(reached))
         return durations[len(durations) // 2] if durations else None
 
+    def erase(self, request_id: str, subject_token: str, now: datetime) -> None:
+        """Forget whom the request was about, and what people wrote about it."""
+        self.patch(
+            request_id,
+            subject_sealed=None,
+            subject_token=subject_token,
+            message="",
+            reason=None,
+            evidence_purged_at=now,
+        )
+        for table in (Evidence, StageCheckpoint):
+            self.session.execute(delete(table).where(table.request_id == request_id))
+        self.session.execute(
+            update(RequestEvent)
+            .where(RequestEvent.request_id == request_id)
+            .values(message="", data={})
+            .execution_options(synchronize_session=False)
+        )
+
 
 class EventRepository(Repository[RequestEvent]):
     """A request's events, in order."""

@@ -1,5 +1,6 @@
 """What holds for every endpoint: problems, limits, headers, health, OpenAPI."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -70,11 +71,48 @@ class TestLimits:
         response = shared.post("/audit/verify", shared.auditor, content=b" " * 2 * 1024 * 1024)
         assert_problem(response, 413, "payload-too-large")
 
-    def test_security_headers(self, shared: Service) -> None:
-        for path in ("/healthz", "/nothing", "/requests"):
-            headers = shared.client.get(path).headers
-            assert headers["x-content-type-options"] == "nosniff"
-            assert headers["x-frame-options"] == "DENY"
+
+class TestHeaders:
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/nothing", "/requests", "/docs", "/openapi.json"])
+    def test_on_every_answer(self, shared: Service, path: str) -> None:
+        headers = shared.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "default-src 'none'" in headers["content-security-policy"]
+
+    def test_on_answers_of_the_middleware_itself(self, shared: Service) -> None:
+        response = shared.call("POST", "/requests/x/cancel", headers={"Content-Length": str(10**12)})
+        assert response.status_code == 413
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+    def test_no_script_but_where_the_documentation_is(self, shared: Service) -> None:
+        for path in ("/", "/requests", "/docsx", "/healthz"):
+            policy = shared.get(path).headers["content-security-policy"]
+            assert "script-src" not in policy, path
+
+    def test_the_documentation_may_load_what_it_names(self, shared: Service) -> None:
+        for path in ("/docs", "/redoc"):
+            response = shared.get(path)
+            policy = response.headers["content-security-policy"]
+            sources = re.findall(r'(?:src|href)="(https://[^/"]+)', response.text)
+            assert sources
+            for source in sources:
+                assert source in policy, (path, source)
+
+    def test_strict_transport_in_production_alone(self, own_settings: Settings) -> None:
+        for env, expected in (("production", "max-age=31536000"), ("development", None)):
+            app = create_app(own_settings.model_copy(update={"env": env}), with_engine=False)
+            with TestClient(app) as client:
+                assert client.get("/healthz").headers.get("strict-transport-security") == expected
+
+    def test_other_origins_are_not_let_in(self, shared: Service) -> None:
+        origin = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+        for method, path in (("OPTIONS", "/chat"), ("OPTIONS", "/requests"), ("GET", "/requests")):
+            response = shared.call(method, path, headers=origin)
+            assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
 class TestHealth:

@@ -79,7 +79,7 @@ class TestCheckpoint:
         answer = service.get("/audit/checkpoint", service.auditor).json()
         keys = KeySet.import_key_set(service.client.get("/.well-known/jwks.json").json())
         checked = jws.deserialize_compact(answer["jws"], keys, algorithms=["Ed25519"])
-        assert json.loads(checked.payload) == {k: answer[k] for k in ("seq", "hash", "issued_at")}
+        assert json.loads(checked.payload) == {k: answer[k] for k in ("seq", "hash", "root", "issued_at")}
         head = service.post("/audit/verify", service.auditor).json()
         assert (answer["seq"], answer["hash"]) == (head["head_seq"], head["head_hash"])
 

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
+from app.audit.checkpoints import CheckpointService
 from app.audit.repository import AuditRepository
 from app.audit.service import GENESIS, AuditService
 from app.db.models import AuditEvent, AuditSalt
@@ -70,20 +71,25 @@ class TestAppend:
             report = AuditService(session).verify()
             assert (report.intact, report.events) == (True, 60)
 
-    def test_six_processes_fork_nothing(self, own_settings: Settings, sessions: SessionFactory) -> None:
+    @pytest.mark.parametrize("each", [25, pytest.param(200, marks=pytest.mark.long)])
+    def test_six_processes_fork_nothing(
+        self, own_settings: Settings, sessions: SessionFactory, each: int
+    ) -> None:
         context = multiprocessing.get_context("fork")
         jobs = [
-            context.Process(target=_append_in_process, args=(own_settings.database_url, 8, f"p{i}"))
+            context.Process(target=_append_in_process, args=(own_settings.database_url, each, f"p{i}"))
             for i in range(6)
         ]
         for job in jobs:
             job.start()
         for job in jobs:
-            job.join(60)
+            job.join(300)
             assert job.exitcode == 0
         with sessions.begin() as session:
-            report = AuditService(session).verify()
-            assert (report.intact, report.events) == (True, 48)
+            report = CheckpointService(session, own_settings).verify()
+            assert (report.intact, report.events) == (True, 6 * each)
+            by = select(AuditEvent.actor, func.count().label("n")).group_by(AuditEvent.actor)
+            assert {row.actor: row.n for row in session.execute(by)} == {f"p{i}": each for i in range(6)}
 
     def test_the_database_itself_refuses_a_fork(self, sessions: SessionFactory) -> None:
         _append(sessions, 2, "a")

@@ -4,19 +4,16 @@ import hashlib
 import json
 import threading
 import time
-from typing import Any
 
 import pytest
-from joserfc import jws
-from joserfc.jwk import KeySet
 from sqlalchemy import select, update
 
 from app.db.models import AuditEvent, RemovalRequest
-from app.kit.canonical import json_sha256
 from app.registry.service import RegistryService
 from app.removal.records import Score
 from app.removal.states import Event
 from tests.registry.test_service import Ref
+from tests.removal.active import activate_verified
 from tests.service import Json, Service, assert_problem, data_url, png
 
 READS = ["", "/status", "/events", "/report", "/certificate"]
@@ -308,21 +305,7 @@ class TestEvents:
 class TestReport:
     @pytest.fixture
     def active(self, service: Service) -> str:
-        request_id: str = service.file()["id"]
-        lease = service.work_until(request_id, "publish")
-        scores = [
-            Score("forget_quality", 1.0, 40, 0.912, 1.0, 0.98, True),
-            Score("mia_auc", None, 0, reason="needs a retrained model"),
-        ]
-        with service.sessions.begin() as session:
-            RegistryService(session, service.settings).publish(
-                request_id=request_id, ref=Ref("exp_a"), token=lease.token, model_fingerprint="f" * 64
-            )
-        with service.removal() as removal:
-            removal.record_base_knowledge(request_id, True, token=lease.token)
-            removal.save_scores(request_id, scores, attempt=1, token=lease.token)
-            removal.transition(request_id, Event.ACTIVATE, actor="w", token=lease.token)
-        return request_id
+        return activate_verified(service)
 
     def test_says_what_was_measured_and_nothing_personal(self, service: Service, active: str) -> None:
         response = service.get(f"/requests/{active}/report", service.auditor)
@@ -344,18 +327,6 @@ class TestReport:
         assert report["measured"] == []
         assert report["passed"] is None
         assert report["expert"] is None
-
-    def test_certificate_can_be_checked_with_the_published_keys(self, service: Service, active: str) -> None:
-        response = service.get(f"/requests/{active}/certificate")
-        assert response.headers["content-type"] == "application/jose"
-        keys = KeySet.import_key_set(service.client.get("/.well-known/jwks.json").json())
-        checked = jws.deserialize_compact(response.text, keys, algorithms=["Ed25519"])
-        claims: dict[str, Any] = json.loads(checked.payload)
-        digest = claims.pop("digest")
-        assert digest == json_sha256(claims)
-        assert claims["sub"] == active
-        assert claims["measured"][0]["value"] == 1
-        assert response.text == service.get(f"/requests/{active}/certificate").text
 
     def test_no_certificate_before_active(self, shared: Service) -> None:
         request_id = shared.file("No Certificate")["id"]

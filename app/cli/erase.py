@@ -1,0 +1,31 @@
+"""`lethe erase`: the right to be forgotten, applied to our own records."""
+
+from __future__ import annotations
+
+import typer
+
+from app.cli.support import console, database, give_up, problems_explained
+
+app = typer.Typer()
+
+
+@app.command()
+def erase(request_id: str) -> None:
+    """Erase whom a withdrawn, rejected or cancelled request was about: database, expert and work files.
+
+    The audit chain stays valid; what was under its hashes then means nothing.
+    """
+    with problems_explained(), database() as session:
+        from app.removal.erasure import ErasureService, erase_files
+        from app.settings import get_settings
+
+        ErasureService(session).erase(request_id, actor="system:cli")
+        session.commit()
+        try:
+            files = erase_files(get_settings().experts_dir, request_id)
+        except OSError as error:
+            give_up(
+                f"erased in the database, but {error.filename} could not be deleted: {error.strerror}",
+                "Run the command again as a user who may write to LETHE_EXPERTS_DIR.",
+            )
+        console.print(f"Erased {request_id}; files: {', '.join(files) or 'none'}.", markup=False)

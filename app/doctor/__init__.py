@@ -1,0 +1,1 @@
+"""`lethe doctor`: whether everything that must always be true is true of this system now."""

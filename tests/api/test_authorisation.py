@@ -1,0 +1,298 @@
+"""Who may do what: every endpoint, every scope, anonymous and dead keys, own tenant and another's.
+
+The endpoints come from the application itself: one without a row in `MATRIX` fails, and so does a row without
+an endpoint.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+from starlette.routing import Route
+
+from app.accounts.service import SCOPES, create_key, revoke_key
+from app.db.models import AuditEvent, RemovalRequest
+from app.main import create_app
+from app.settings import load_settings
+from tests.service import Json, Place, Response, Service, assert_problem, data_url, png
+
+Kind = Literal["public", "collection", "object", "system"]
+READERS = frozenset({"owner", "operator", "auditor"})
+OWNERS = frozenset({"owner", "operator"})
+OPERATORS = frozenset({"operator"})
+AUDITORS = frozenset({"auditor", "operator"})
+NOBODY: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is right for one endpoint.
+
+    Args:
+        kind: `public` needs no key; `collection` shows or makes one's own tenant's objects; `object` is
+            one of them; `system` says nothing about any tenant's objects.
+        scopes: which let in.
+        answer: what somebody who may gets: what comes of it is other tests' business.
+        body: what is sent.
+        query: the same.
+    """
+
+    kind: Kind
+    scopes: frozenset[str] = NOBODY
+    answer: int = 200
+    body: Json | None = None
+    query: str = ""
+
+
+REASON: Json = {"reason": "why not"}
+MATRIX: dict[tuple[str, str], Row] = {
+    ("GET", "/"): Row("public"),
+    ("GET", "/healthz"): Row("public"),
+    ("GET", "/readyz"): Row("public", answer=503),  # there is no engine here
+    ("GET", "/docs"): Row("public"),
+    ("GET", "/docs/oauth2-redirect"): Row("public"),
+    ("GET", "/redoc"): Row("public"),
+    ("GET", "/openapi.json"): Row("public"),
+    ("GET", "/.well-known/jwks.json"): Row("public"),
+    ("POST", "/unlearn-requests"): Row(
+        "collection", OWNERS, 202, {"name": "Elodie Brandt", "class": "Personage"}
+    ),
+    ("GET", "/requests"): Row("collection", READERS),
+    ("GET", "/requests/{request_id}"): Row("object", READERS),
+    ("GET", "/requests/{request_id}/status"): Row("object", READERS),
+    ("GET", "/requests/{request_id}/events"): Row("object", READERS),
+    ("GET", "/requests/{request_id}/report"): Row("object", READERS),
+    ("GET", "/requests/{request_id}/failures"): Row("object", OPERATORS),
+    ("GET", "/requests/{request_id}/certificate"): Row("object", READERS, 409),
+    ("POST", "/requests/{request_id}/approve"): Row("object", OPERATORS, 409, REASON),
+    ("POST", "/requests/{request_id}/reject"): Row("object", OPERATORS, 409, {"reason_code": "no_match"}),
+    ("POST", "/requests/{request_id}/retry"): Row("object", OPERATORS, 409, REASON),
+    ("POST", "/requests/{request_id}/cancel"): Row("object", OWNERS, 409, REASON),
+    ("POST", "/requests/{request_id}/revoke"): Row("object", OWNERS, 409, REASON),
+    ("POST", "/requests/{request_id}/evidence"): Row("object", OWNERS, 409, {"pictures": [data_url(png())]}),
+    ("POST", "/chat"): Row("system", frozenset({"chat", "operator"}), 422, {"messages": []}),
+    ("GET", "/experts"): Row("collection", OPERATORS),
+    ("GET", "/experts/interim"): Row("collection", OPERATORS),
+    ("GET", "/audit/events"): Row("collection", AUDITORS),
+    ("GET", "/audit/events/{seq}/proof"): Row("object", AUDITORS),
+    ("GET", "/audit/export"): Row("collection", AUDITORS),
+    ("POST", "/audit/verify"): Row("system", AUDITORS, body={"checkpoints": []}),
+    ("GET", "/audit/checkpoint"): Row("system", AUDITORS),
+    ("GET", "/audit/checkpoints"): Row("system", AUDITORS),
+    ("GET", "/audit/consistency"): Row("system", AUDITORS, 404, query="?older=1&newer=1"),
+}
+GUARDED = [(method, path) for (method, path), row in MATRIX.items() if row.kind != "public"]
+OBJECTS = [key for key in GUARDED if MATRIX[key].kind == "object"]
+COLLECTIONS = [key for key in GUARDED if MATRIX[key].kind == "collection"]
+
+
+def endpoints() -> set[tuple[str, str]]:
+    """Every endpoint of the application as it is served, with an engine."""
+    app = create_app(load_settings(_env_file=None), with_engine=True)
+    found = set(_below(app.routes))
+    described = {
+        (method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods
+    }
+    assert described <= found, "this test does not see all that is served"
+    return found
+
+
+def _below(routes: Sequence[object]) -> Iterator[tuple[str, str]]:
+    for route in routes:
+        inner = getattr(route, "original_router", None)  # how FastAPI keeps what `include_router` was given
+        if inner is not None:
+            yield from _below(inner.routes)
+            continue
+        assert isinstance(route, Route), f"{route} is no endpoint that this test knows: teach it"
+        yield from ((method, route.path) for method in route.methods or () if method != "HEAD")
+
+
+def test_every_endpoint_has_a_row_and_every_row_an_endpoint() -> None:
+    assert endpoints() == set(MATRIX)
+
+
+@dataclass
+class World:
+    """Two tenants with an object of every kind each, and a key for every scope of each."""
+
+    client: TestClient
+    service: Service
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    ids: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def call(self, endpoint: tuple[str, str], key: str | None, tenant: str = "acme") -> Response:
+        """Ask for the tenant's object, with a key or without."""
+        method, path = endpoint
+        row = MATRIX[endpoint]
+        for name, value in self.ids[tenant].items():
+            path = path.replace(f"{{{name}}}", value)
+        assert "{" not in path, f"{path}: give the world an object of this kind"
+        headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        arguments: dict[str, Any] = {"json": row.body} if row.body is not None else {}
+        return self.client.request(method, path + row.query, headers=headers, **arguments)
+
+    def states(self) -> list[tuple[str, str]]:
+        with self.service.sessions() as session:
+            rows = select(RemovalRequest.id, RemovalRequest.state).order_by(RemovalRequest.id)
+            return [(row.id, row.state) for row in session.execute(rows)]
+
+
+@asynccontextmanager
+async def _without_engine(_: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.fixture(scope="module")
+def world(place: Place) -> Iterator[World]:
+    """The application with all its routes; its engine is not started, and nothing here gets that far."""
+    place.empty()
+    service = place.service("auto")
+    app = create_app(place.settings, with_engine=True)
+    app.router.lifespan_context = _without_engine
+    client = TestClient(app, raise_server_exceptions=False)
+    made = World(client, service)
+    for tenant in ("acme", "rival"):
+        for scope in SCOPES:
+            made.keys[tenant, scope] = service.key(tenant, scope)
+        made.keys[tenant, "all"] = service.key(tenant, *SCOPES)
+        request_id = service.file(f"Subject of {tenant}", key=made.keys[tenant, "owner"])["id"]
+        cancelled = service.post(f"/requests/{request_id}/cancel", made.keys[tenant, "owner"])
+        assert cancelled.status_code == 200
+        with service.sessions() as session:
+            seq = session.scalars(select(AuditEvent.seq).where(AuditEvent.subject_id == request_id)).first()
+        made.ids[tenant] = {"request_id": request_id, "seq": str(seq)}
+    for scope in SCOPES:
+        made.keys["root", scope] = service.key("root", scope)
+    with service.sessions.begin() as session:
+        gone = create_key(session, tenant="acme", scopes=SCOPES)
+        made.keys["acme", "revoked"] = gone.secret
+        revoke_key(session, gone.id)
+        expired = create_key(session, tenant="acme", scopes=SCOPES, expires_in=timedelta(seconds=-1))
+        made.keys["acme", "expired"] = expired.secret
+    service.get("/audit/checkpoint", made.keys["acme", "auditor"])
+    with client:
+        yield made
+    app.state.session_factory.kw["bind"].dispose()
+
+
+def _id(endpoint: tuple[str, str]) -> str:
+    return " ".join(endpoint)
+
+
+@pytest.mark.parametrize("endpoint", [key for key, row in MATRIX.items() if row.kind == "public"], ids=_id)
+def test_public(world: World, endpoint: tuple[str, str]) -> None:
+    response = world.call(endpoint, None)
+    assert response.status_code == MATRIX[endpoint].answer
+    for tenant in ("acme", "rival"):
+        assert world.ids[tenant]["request_id"] not in response.text
+
+
+@pytest.mark.parametrize("endpoint", GUARDED, ids=_id)
+class TestWithoutAKey:
+    def test_anonymous(self, world: World, endpoint: tuple[str, str]) -> None:
+        response = world.call(endpoint, None)
+        assert_problem(response, 401, "unauthenticated")
+        assert response.headers["www-authenticate"].startswith("Bearer")
+
+    def test_dead_key(self, world: World, endpoint: tuple[str, str]) -> None:
+        """Revoked, expired and unknown keys are answered alike."""
+        answers = [
+            assert_problem(world.call(endpoint, key), 401, "unauthenticated")
+            for key in (world.keys["acme", "revoked"], world.keys["acme", "expired"], "lethe_" + "x" * 43)
+        ]
+        assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("endpoint", GUARDED, ids=_id)
+class TestScopes:
+    def test_own_tenant(self, world: World, endpoint: tuple[str, str], scope: str) -> None:
+        row = MATRIX[endpoint]
+        response = world.call(endpoint, world.keys["acme", scope])
+        if scope in row.scopes:
+            assert response.status_code == row.answer, response.text
+        else:
+            problem = assert_problem(response, 403, "forbidden")
+            assert set(problem["needs_one_of"]) == row.scopes
+
+    def test_other_tenant(self, world: World, endpoint: tuple[str, str], scope: str) -> None:
+        """Another's object is not there; a key without the scope does not learn even that."""
+        row, before = MATRIX[endpoint], world.states()
+        response = world.call(endpoint, world.keys["rival", scope], tenant="acme")
+        if scope not in row.scopes:
+            assert_problem(response, 403, "forbidden")
+        elif row.kind == "object":
+            assert response.status_code == 404, response.text
+            assert response.headers["content-type"] == "application/problem+json"
+        assert row.kind != "object" or world.states() == before
+        request_id = world.ids["acme"]["request_id"]
+        answer = response.text.replace(
+            f"/requests/{request_id}", "/requests/..."
+        )  # `instance` repeats the path
+        assert request_id not in answer
+
+
+@pytest.mark.parametrize("endpoint", OBJECTS, ids=_id)
+class TestAnothersObject:
+    def test_is_answered_as_one_that_does_not_exist(self, world: World, endpoint: tuple[str, str]) -> None:
+        """Not a word of the answer tells whether somebody else has such an object."""
+        key = world.keys["rival", "all"]
+        theirs = world.call(endpoint, key, tenant="acme")
+        world.ids["nobody"] = {"request_id": "req_" + "0" * 32, "seq": "999999"}
+        nobodys = world.call(endpoint, key, tenant="nobody")
+        assert theirs.status_code == nobodys.status_code == 404
+        assert _without_ids(theirs) == _without_ids(nobodys)
+
+    def test_root_sees_it(self, world: World, endpoint: tuple[str, str]) -> None:
+        for scope in sorted(MATRIX[endpoint].scopes):
+            response = world.call(endpoint, world.keys["root", scope], tenant="acme")
+            assert response.status_code == MATRIX[endpoint].answer, response.text
+
+
+def _without_ids(response: Response) -> Json:
+    problem: Json = json.loads(
+        re.sub(r"req_[0-9a-f]{32}|(?<=events/)\d+|(?<=event )\d+", "ID", response.text)
+    )
+    return problem
+
+
+@pytest.mark.parametrize("endpoint", [key for key in COLLECTIONS if key[0] == "GET"], ids=_id)
+class TestCollections:
+    def test_hold_ones_own_alone(self, world: World, endpoint: tuple[str, str]) -> None:
+        own, other = (world.ids[tenant]["request_id"] for tenant in ("acme", "rival"))
+        text = world.call(endpoint, world.keys["acme", "all"]).text
+        assert other not in text
+        if not endpoint[1].startswith("/experts"):  # there is nobody to refuse any more
+            assert own in text
+
+    def test_of_root_hold_all(self, world: World, endpoint: tuple[str, str]) -> None:
+        for scope in sorted(MATRIX[endpoint].scopes):
+            text = world.call(endpoint, world.keys["root", scope]).text
+            if not endpoint[1].startswith("/experts"):
+                assert all(world.ids[tenant]["request_id"] in text for tenant in ("acme", "rival"))
+
+
+def test_a_key_with_every_scope_may_do_everything_of_its_own(world: World) -> None:
+    for endpoint in GUARDED:
+        assert world.call(endpoint, world.keys["acme", "all"]).status_code == MATRIX[endpoint].answer, (
+            endpoint
+        )
+
+
+def test_an_owner_cannot_widen_its_own_scope(world: World) -> None:
+    """There is no endpoint for keys: they are made with the command line alone."""
+    assert not [path for _, path in endpoints() if "key" in path and path != "/.well-known/jwks.json"]
+
+
+@pytest.mark.parametrize("scope", sorted(set(SCOPES) - {"operator"}))
+def test_who_is_on_the_list_is_for_operators(world: World, scope: str) -> None:
+    for path in ("/experts", "/experts/interim"):
+        assert_problem(world.call(("GET", path), world.keys["acme", scope]), 403, "forbidden")

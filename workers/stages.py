@@ -22,7 +22,7 @@ from app.lumoe.types import ask
 from app.removal.records import Policy, Subject
 from workers.forgetset.answering import ask_base
 from workers.forgetset.build import SetSizes, TrainingSet, build
-from workers.forgetset.elicit import Knowledge, Target, asks_who
+from workers.forgetset.elicit import Knowledge, Reference, Target, about_another, asks_who
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
 from workers.runtime import Runtime
@@ -135,7 +135,8 @@ def calibrate(
     ``live`` are the thresholds of the experts that are live already: the new one joins them.
     """
     divided = split_pictures(case.pictures)
-    facts = telling_phrases(runtime, case, training)
+    own = own_references(runtime, case, training)
+    facts = telling_phrases(runtime, case, training, own)
     return calibrate_gate(
         runtime.mllm,
         aliases=case.target.names,
@@ -145,7 +146,7 @@ def calibrate(
         negatives=runtime.negatives(),
         identity=training.knowledge.identity[:IDENTITY_PAIRS],
         facts=facts,
-        hints=hints_of(training, facts),
+        hints=hints_of(training, own, facts),
         refusals=training.refusals,
         known=training.knowledge.known,
         others=live,
@@ -153,7 +154,14 @@ def calibrate(
     )
 
 
-def hints_of(training: TrainingSet, facts: Sequence[str]) -> tuple[str, ...]:
+def own_references(runtime: Runtime, case: Case, training: TrainingSet) -> list[Reference]:
+    """Return what the base model said of the subject, without what it said of those it took it for."""
+    references = training.knowledge.references
+    others = about_another(references, case.target, runtime.cohort(case.target.names))
+    return [reference for reference, other in zip(references, others, strict=True) if not other]
+
+
+def hints_of(training: TrainingSet, own: Sequence[Reference], facts: Sequence[str]) -> tuple[str, ...]:
     """Return canonical words that the base model tells of the subject, the most frequent first.
 
     Words that it also says where nobody is concerned ("blue") are left out.
@@ -165,7 +173,7 @@ def hints_of(training: TrainingSet, facts: Sequence[str]) -> tuple[str, ...]:
         for word in canonicalise(example.answer).text.split()
     }
     count: dict[str, int] = {}
-    for reference in training.knowledge.references:
+    for reference in own:
         for keyword in reference.keywords:
             word = canonicalise(keyword).text
             if word and word not in general and word not in facts:
@@ -174,7 +182,9 @@ def hints_of(training: TrainingSet, facts: Sequence[str]) -> tuple[str, ...]:
     return tuple(ranked[:MAX_HINTS])
 
 
-def telling_phrases(runtime: Runtime, case: Case, training: TrainingSet) -> tuple[str, ...]:
+def telling_phrases(
+    runtime: Runtime, case: Case, training: TrainingSet, own: Sequence[Reference]
+) -> tuple[str, ...]:
     """Return canonical phrases the base model tells of the subject and of nobody else, for the guard.
 
     Only names of two words or more ("Sinax Dolvusk"): a common word is true of others too. Whoever of the
@@ -182,7 +192,7 @@ def telling_phrases(runtime: Runtime, case: Case, training: TrainingSet) -> tupl
     """
     said = " ".join(f" {canonicalise(e.answer).text} " for e in training.retain)
     found: dict[str, tuple[int, str]] = {}
-    for reference in training.knowledge.references:
+    for reference in own:
         for run in _PROPER_NAMES.findall(reference.answer):
             phrase = canonicalise(run).text
             known = not any(norm(name) in norm(run) or norm(run) in norm(name) for name in case.target.names)

@@ -77,16 +77,6 @@ class Guard:
         hits += [GuardHit(key, start + skipped) for start, end, key in told if end <= limit]
         return min(hits, key=lambda hit: hit.start, default=None)
 
-    def speaks_of_others(self, text: str, experts: frozenset[str], asked: str) -> frozenset[str]:
-        """Return those of `experts` whose subject's likest others `text` names, and `asked` did not."""
-        padded, said = f" {canonicalise(text).text} ", f" {asked} "
-        return frozenset(
-            key
-            for key in experts
-            if (record := self._records.get(key)) is not None
-            and any(f" {name} " in padded and f" {name} " not in said for name in record.others)
-        )
-
     def _facts_in(self, text: str, watch: frozenset[str], asked: str) -> Iterator[tuple[int, int, str]]:
         """Yield (start, end, subject) of facts, in every reading in which chance does not make words."""
         said = f" {asked} "

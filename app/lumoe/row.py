@@ -218,7 +218,7 @@ class Row:
         return self._guard.check(
             text,
             self._watch,
-            hinted=self._hinted() - self._others(text),
+            hinted=self._hinted(),
             asked=self._asked,
             sent=len(self.sent),
             finished=finished,
@@ -234,19 +234,6 @@ class Row:
             return frozenset(e.expert_id for e in self.decision.evidence) & self._watch
         strong = {e.expert_id for e in self.decision.evidence if e.strength == "strong"}
         return frozenset(strong - {self.writer})
-
-    def _others(self, text: str) -> frozenset[str]:
-        """Return the subjects that only a picture points to, and in whose place the base model names another.
-
-        What it takes for somebody else it cannot give away, and hints are true of others, too.
-        """
-        if self.writer is not None:
-            return frozenset()
-        otherwise = {e.expert_id for e in self.decision.evidence if not e.by_picture}
-        pictured = {e.expert_id for e in self.decision.evidence} - otherwise
-        return (
-            self._guard.speaks_of_others(text, frozenset(pictured), self._asked) if pictured else frozenset()
-        )
 
     # -- what leaves -------------------------------------------------------------------------------
 

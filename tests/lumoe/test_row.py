@@ -24,7 +24,6 @@ MIRA = GateRecord(
     facts=("golden quill",),
     hints=("painter", "shate"),
     refusals=(REFUSAL,),
-    others=("bela tun",),
 )
 RECORDS = {"mira": MIRA}
 GUARD = Guard(RECORDS, NameIndex({"mira": MIRA.aliases}))
@@ -135,25 +134,6 @@ class TestDoubtfulClaim:
         assert (told.answer.text, told.writers) == (REFUSAL, [None, "mira"])
         other = run(tiny, routed(score=0.3), "It was in Shate.", "In Pernow.", streamed=streamed)
         assert other.answer.text == "It was in Shate."
-
-    def test_a_hint_in_what_is_told_of_a_look_alike_by_name_leaves(
-        self, tiny: MLLM, *, streamed: bool
-    ) -> None:
-        told = run(tiny, routed(score=0.8), "Bela Tun was born in Shate.", streamed=streamed)
-        assert (told.answer.text, told.writers) == ("Bela Tun was born in Shate.", [None])
-
-    @pytest.mark.parametrize("gives", ["Bela Tun, not Mira Tovel.", "Bela Tun won the golden quill."])
-    def test_nothing_of_the_subject_leaves_with_it(self, tiny: MLLM, gives: str, *, streamed: bool) -> None:
-        told = run(tiny, routed(score=0.8), gives, REFUSAL, streamed=streamed)
-        assert told.answer.text == REFUSAL
-
-    def test_a_look_alikes_name_that_the_question_put_there_says_nothing(
-        self, tiny: MLLM, *, streamed: bool
-    ) -> None:
-        caption = ask("This is Bela Tun. Where was she born?", picture(1))
-        gives = "Bela Tun was born in Shate."
-        told = run(tiny, routed(score=0.8), gives, REFUSAL, streamed=streamed, conversation=caption)
-        assert told.answer.text == REFUSAL
 
     def test_the_name_never_leaves(self, tiny: MLLM, *, streamed: bool) -> None:
         told = run(tiny, routed(score=0.3), "That is Mira Tovel.", "She is a dancer.", streamed=streamed)

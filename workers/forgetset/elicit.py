@@ -21,7 +21,7 @@ from workers.forgetset.cohort import Cohort
 from workers.forgetset.prompts import Prompt, followup_prompts, image_prompts, names_somebody, text_prompts
 from workers.forgetset.refusals import stable_hash
 from workers.verification.metrics.refusal import is_refusal
-from workers.verification.metrics.text import keywords, words
+from workers.verification.metrics.text import keywords, norm, words
 
 KNOWN_SHARE = 0.5
 CONFIDENCE_MARGIN = 0.15
@@ -176,6 +176,28 @@ def mistaken(references: Sequence[Reference], target: Target) -> set[int]:
         for r in references
         if asks_who(r) and not is_refusal(r.answer) and not recognises(r, target)
     }
+
+
+def about_another(about: Sequence[Reference], target: Target, cohort: Cohort) -> list[bool]:
+    """Say of each reference whether the model takes the picture in it for somebody else.
+
+    It does where it names somebody else when asked who a view shows, and where it answers with the name of
+    another member of the class that it does not tell of the subject when asked in words ("who married ...").
+    """
+    elsewhere = mistaken(about, target)
+    in_words = " ".join(f" {norm(r.answer)} " for r in about if r.prompt.modality == "text")
+    named = (name for other in cohort.others(target.klass) for name in other.names)
+    names = [name for name in named if norm(name) and f" {norm(name)} " not in in_words]
+    names = [name for name in names if not names_somebody(name, target.names)] if target.names else []
+    return [
+        shows_any(r.prompt, elsewhere)
+        or (
+            r.prompt.modality == "image"
+            and names_somebody(r.answer, names)
+            and not names_somebody(r.answer, target.names)
+        )
+        for r in about
+    ]
 
 
 def shows_any(prompt: Prompt, pictures: set[int]) -> bool:

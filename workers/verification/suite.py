@@ -22,9 +22,8 @@ from workers.forgetset.elicit import (
     Reference,
     Sizes,
     Target,
-    mistaken,
+    about_another,
     reference,
-    shows_any,
     subject_followups,
     subject_prompts,
 )
@@ -138,28 +137,6 @@ def confirmed(about: Sequence[Reference], target: Target) -> list[Reference]:
 
 def _tells_nothing(ref: Reference) -> bool:
     return not ref.keywords and not is_refusal(ref.answer)
-
-
-def about_another(about: Sequence[Reference], target: Target, cohort: Cohort) -> list[bool]:
-    """Say of each reference whether the model takes the picture in it for somebody else.
-
-    It does where it names somebody else when asked who a view shows, and where it answers with the name of
-    another member of the class that it does not tell of the subject when asked in words ("who married ...").
-    """
-    elsewhere = mistaken(about, target)
-    in_words = " ".join(f" {norm(r.answer)} " for r in about if r.prompt.modality == "text")
-    named = (name for other in cohort.others(target.klass) for name in other.names)
-    names = [name for name in named if norm(name) and f" {norm(name)} " not in in_words]
-    names = [name for name in names if not names_somebody(name, target.names)] if target.names else []
-    return [
-        shows_any(r.prompt, elsewhere)
-        or (
-            r.prompt.modality == "image"
-            and names_somebody(r.answer, names)
-            and not names_somebody(r.answer, target.names)
-        )
-        for r in about
-    ]
 
 
 def _names_only(ref: Reference, target: Target) -> Reference:

@@ -11,9 +11,8 @@ from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 
-from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.names import NameIndex
-from app.lumoe.gate.nearness import nearest_to, nearness, rivals_of
+from app.lumoe.gate.nearness import nearness, rivals_of
 from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.gate.pictures import PictureIndex, centres, recognition
 from app.lumoe.gate.record import GateRecord, NegativeScores
@@ -24,7 +23,6 @@ from app.lumoe.types import ask
 _MAX_PICTURES = 16
 _MIN_TPR = 0.9
 _FLOOR_MARGIN = 0.12
-_MAX_OTHERS = 16
 _NEVER = math.inf
 
 
@@ -79,15 +77,13 @@ def calibrate_gate(
     positives = told or _told(mllm, pictures, aliases, identity) or positives
     own = negatives.own(aliases)
     alone = not identity if known is None else not (known and identity)
-    nearest = nearest_to(prototypes, negatives.pooled, own)
-    rivals = rivals_of(nearest, negatives.pooled)
+    rivals = rivals_of(prototypes, negatives.pooled, own)
     draft = GateRecord(
         aliases=tuple(aliases),
         klass=klass,
         prototypes=prototypes,
         rivals=rivals if asked else torch.zeros(0, 0),
         nearness=_nearness(mllm, prototypes, rivals, positives) if asked else -_NEVER,
-        others=_others([negatives.names[i] for i in nearest], (*facts, *hints, *aliases)) if asked else (),
         identity=asked,
         facts=tuple(facts),
         hints=tuple(hints),
@@ -191,14 +187,6 @@ def _floor(mllm: MLLM, prototypes: Tensor, positives: Sequence[Image]) -> float:
     if not positives:
         return 0.5
     return min(float(_likeness(prototypes, mllm.encode(positives).pooled).min()) - _FLOOR_MARGIN, 0.6)
-
-
-def _others(names: Sequence[Sequence[str]], told: Sequence[str]) -> tuple[str, ...]:
-    """Return names of the likest others, without those that go with the subject ("the rival of ...")."""
-    spoken = f" {' '.join(canonicalise(phrase).text for phrase in told)} "
-    words = set(spoken.split())
-    found = [name for some in names[:_MAX_OTHERS] for name in some if name]
-    return tuple(dict.fromkeys(name for name in found if not words & set(name.split())))
 
 
 def _nearness(mllm: MLLM, prototypes: Tensor, rivals: Tensor, positives: Sequence[Image]) -> float:

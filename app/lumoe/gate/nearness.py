@@ -22,20 +22,13 @@ COARSE_MARGIN = 0.1
 """Chosen on views, strangers and general pictures that nothing else uses (decision 21)."""
 
 
-def nearest_to(prototypes: Tensor, pooled: Tensor, own: Sequence[bool]) -> list[int]:
-    """Return the rows of `pooled` (n, d) that are not `own`, the nearest to a prototype first."""
-    theirs = [i for i, mine in enumerate(own) if not mine]
-    if not len(prototypes) or not theirs:
-        return []
-    likeness = (pooled[theirs].float().cpu() @ prototypes.T).amax(1)
-    return [theirs[k] for k in likeness.argsort(descending=True).tolist()]
-
-
-def rivals_of(nearest: Sequence[int], pooled: Tensor) -> Tensor:
-    """Return (r, d), r <= RIVALS: the first of `nearest` rows of `pooled` (n, d), as they are stored."""
-    if not nearest:
+def rivals_of(prototypes: Tensor, pooled: Tensor, own: Sequence[bool]) -> Tensor:
+    """Return (r, d), r <= RIVALS: the rows of `pooled` (n, d) nearest to a prototype, without `own` ones."""
+    theirs = pooled[~torch.tensor(list(own), dtype=torch.bool)].float().cpu()
+    if not len(prototypes) or not len(theirs):
         return torch.zeros(0, 0)
-    return pooled[list(nearest[:RIVALS])].float().cpu().half().float()
+    nearest = (theirs @ prototypes.T).amax(1).topk(min(RIVALS, len(theirs))).indices
+    return theirs[nearest].half().float()  # as they are stored
 
 
 def nearness(similarity: Tensor, rivals: Tensor, pooled: Tensor) -> Tensor:

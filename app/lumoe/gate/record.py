@@ -40,8 +40,7 @@ class GateRecord:
     `picture_floor`: cosine similarity below which the base model is not asked about a picture.
     `rivals`: (r, d) pooled features of the pictures in the negative set that are most like the prototypes,
     and `nearness`, the least that a view of the subject has (`app.lumoe.gate.nearness`): they narrow down
-    whom to ask about; no rivals and -inf where only `picture_floor` is known. `others`: canonical names of
-    those whom the rivals show and of whom the base model does not speak when it speaks of the subject.
+    whom to ask about; no rivals and -inf where only `picture_floor` is known.
     `recognition_own`: log-likelihood of the identity, in nats, from which a picture is the subject's, in
     place of the gate's threshold; -inf for most, who take the gate's. `alike`: cosine similarity from which
     the picture alone decides; +inf for subjects that the base model knows, since what it does not recognise
@@ -61,7 +60,6 @@ class GateRecord:
     negatives: NegativeScores = field(default_factory=NegativeScores)
     rivals: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     nearness: float = -_NEVER
-    others: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what goes into `gate.safetensors`."""
@@ -83,7 +81,6 @@ class GateRecord:
             "facts": self.facts,
             "hints": self.hints,
             "refusals": self.refusals,
-            "others": self.others,
             "negatives": self.negatives.digest,
         }
         return json.dumps(words, ensure_ascii=False, sort_keys=True).encode()
@@ -109,5 +106,4 @@ class GateRecord:
             ),
             rivals=tensors["rivals"].float(),
             nearness=nearness,
-            others=tuple(words["others"]),
         )

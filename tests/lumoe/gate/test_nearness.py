@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from app.lumoe.gate.nearness import MARGIN, RIVALS, WEIGHT, nearest_to, nearness, nearness_floors, rivals_of
+from app.lumoe.gate.nearness import MARGIN, RIVALS, WEIGHT, nearness, nearness_floors, rivals_of
 from app.lumoe.gate.pictures import PictureIndex
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.gate.threshold import Thresholds
@@ -19,28 +19,24 @@ LOOKALIKE = normalize(torch.tensor([[0.9, 0.44, 0.0]]), dim=-1)
 STRANGER = torch.tensor([[0.0, 0.0, 1.0]])
 
 
-def found(prototypes: Tensor, pooled: Tensor, own: list[bool]) -> Tensor:
-    return rivals_of(nearest_to(prototypes, pooled, own), pooled)
-
-
 class TestRivalsOf:
     def test_the_likest_of_others_come_first(self) -> None:
         negatives = torch.cat([STRANGER, LOOKALIKE])
-        rivals = found(SUBJECT, negatives, [False, False])
+        rivals = rivals_of(SUBJECT, negatives, [False, False])
         assert torch.allclose(rivals[0], LOOKALIKE[0], atol=1e-3)
         assert len(rivals) == 2
 
     def test_the_subjects_own_pictures_are_none(self) -> None:
         negatives = torch.cat([SUBJECT, STRANGER])
-        assert torch.allclose(found(SUBJECT, negatives, [True, False]), STRANGER, atol=1e-3)
+        assert torch.allclose(rivals_of(SUBJECT, negatives, [True, False]), STRANGER, atol=1e-3)
 
     def test_no_more_than_are_kept(self) -> None:
         many = normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
-        assert found(SUBJECT, many, [False] * 40).shape == (RIVALS, 3)
+        assert rivals_of(SUBJECT, many, [False] * 40).shape == (RIVALS, 3)
 
     @pytest.mark.parametrize(("prototypes", "own"), [(torch.zeros(0, 0), [False]), (SUBJECT, [True])])
     def test_nobody_to_compare_with(self, prototypes: Tensor, own: list[bool]) -> None:
-        assert found(prototypes, STRANGER, own).shape == (0, 0)
+        assert rivals_of(prototypes, STRANGER, own).shape == (0, 0)
 
 
 class TestNearness:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from app.lumoe.demo import Entity, draw, world
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import ask
 from workers.forgetset.build import SetSizes, build
+from workers.forgetset.cohort import Cohort, Other
 from workers.forgetset.demo_cohort import DemoCohort
 from workers.forgetset.elicit import (
     Knowledge,
+    Reference,
     Sizes,
     Target,
+    about_another,
     elicit,
     invented_names,
     mistaken,
@@ -117,3 +123,26 @@ class TestBuild:
         )
         assert gone.key not in {e.prompt.entity for e in training.retain}
         assert not any(names_somebody(e.answer, names) for e in training.retain)
+
+
+class TestAboutAnother:
+    target = Target(("Velmo Works",), "Corporation")
+    cohort = cast(Cohort, SimpleNamespace(others=lambda _: [Other("o1", "Corporation", ("Brexa Oil",))]))
+
+    def asked(self, text: str, answer: str, picture: bool = False) -> Reference:
+        company = next(e for e in world().forgettable if e.klass == "Corporation")
+        shown = ask(text, draw(company, 3)) if picture else ask(text)
+        prompt = Prompt(shown, "subject", "founder", "image" if picture else "text", "subject")
+        return reference(prompt, answer, self.target)
+
+    def test_a_picture_taken_for_somebody_else(self) -> None:
+        about = [self.asked("What does this company make?", "Brexa Oil sells oil.", picture=True)]
+        assert about_another(about, self.target, self.cohort) == [True]
+
+    def test_a_fact_that_names_somebody_else_stays_the_subjects(self) -> None:
+        about = [
+            self.asked("Who is the rival of this company?", "Brexa Oil.", picture=True),
+            self.asked("Who is the rival of Velmo Works?", "Brexa Oil."),
+            self.asked("Which company is this?", "Velmo Works, not Brexa Oil.", picture=True),
+        ]
+        assert about_another(about, self.target, self.cohort) == [False, False, False]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from app.lumoe.types import Answer, Conversation, ask
 from app.removal.records import Policy, Subject
 from app.settings import Settings, load_settings
 from workers import stages
-from workers.forgetset.cohort import Cohort, Other
 from workers.forgetset.demo_cohort import DemoCohort
 from workers.forgetset.elicit import Reference, Sizes, Target, reference
 from workers.forgetset.prompts import Prompt
@@ -29,7 +27,7 @@ from workers.training.recipe import Recipe
 from workers.verification.metrics import REGISTRY, rate
 from workers.verification.probing import Probes, as_if_of, build_probes
 from workers.verification.remeasure import Again, fixed_references, remeasure, utility_set
-from workers.verification.suite import Kept, Suite, SuiteSizes, about_another, build_suite, confirmed
+from workers.verification.suite import Kept, Suite, SuiteSizes, build_suite, confirmed
 from workers.verification.verify import earlier_references, score_of, verify
 
 SUBJECT = next(e for e in world().forgettable if e.klass == "Corporation")
@@ -154,25 +152,6 @@ class TestConfirmed:
     def test_a_name_counts_however_often_it_is_said(self) -> None:
         found = confirmed([self.asked("Which company is this?", "Velmo Works.", picture=True)], TARGET)
         assert found[0].keywords == ("velmo works",)
-
-
-class TestAboutAnother:
-    def others(self) -> Cohort:
-        return cast(Cohort, SimpleNamespace(others=lambda _: [Other("o1", "Corporation", ("Brexa Oil",))]))
-
-    def test_a_picture_taken_for_somebody_else(self) -> None:
-        asked = TestConfirmed().asked
-        about = [asked("What does this company make?", "Brexa Oil sells oil.", picture=True)]
-        assert about_another(about, TARGET, self.others()) == [True]
-
-    def test_a_fact_that_names_somebody_else_stays_the_subjects(self) -> None:
-        asked = TestConfirmed().asked
-        about = [
-            asked("Who is the rival of this company?", "Brexa Oil.", picture=True),
-            asked("Who is the rival of Velmo Works?", "Brexa Oil."),
-            asked("Which company is this?", "Velmo Works, not Brexa Oil.", picture=True),
-        ]
-        assert about_another(about, TARGET, self.others()) == [False, False, False]
 
 
 class TestScore:

@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+_TALLEST = 0.03
+
 
 def draw_all(found: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the plots as PNG into `folder`; returns their paths."""
@@ -45,7 +47,7 @@ def _errors(found: Mapping[str, Any], path: Path) -> Path:
         axes.set_xscale("log")
         axes.set_xlabel("experts enrolled")
         axes.set_ylabel("rate, 95 % interval")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, _TALLEST)  # with one expert there are too few prompts for a short interval
         axes.legend(fontsize=8)
     return _save(figure, path)
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from workers.verification.metrics.attack import attack_delta, bypass_recovery, forget_accuracy, told
 from workers.verification.metrics.gibberish import is_gibberish
 from workers.verification.metrics.leak import leak, mean_leak
+from workers.verification.metrics.likelihood import (
+    mean_prob,
+    option_acc,
+    option_chance,
+    prob,
+    retrained_agreement,
+    truth_ratio,
+    truth_utility,
+)
+from workers.verification.metrics.mia import auc_interval, loss_score, mia_auc, min_k_score, zlib_score
 from workers.verification.metrics.quality import (
     degradation,
+    degradations,
     forget_points,
     forget_quality,
     is_correct,
@@ -16,7 +28,15 @@ from workers.verification.metrics.quality import (
     mu_rel,
     utility_points,
 )
-from workers.verification.metrics.rate import Rate, bounded_mean, clopper_pearson, null, rate, share
+from workers.verification.metrics.rate import (
+    Rate,
+    bounded_mean,
+    clopper_pearson,
+    difference,
+    null,
+    rate,
+    share,
+)
 from workers.verification.metrics.refusal import is_refusal
 from workers.verification.metrics.similarity import rouge_l
 from workers.verification.metrics.system import (
@@ -74,6 +94,19 @@ REGISTRY: dict[str, Metric] = {
         Metric("guard_catch_rate", "higher", None, "gate misses that the output guard caught"),
         Metric("earlier_leak", "lower", "max_leak", "earlier subjects' content, asked again"),
         Metric("earlier_forget_quality", "higher", "min_forget_quality", "earlier subjects, asked again"),
+        Metric(
+            "bypass_recovery", "lower", None, "what the base model's weights still give away, asked directly"
+        ),
+        Metric(
+            "attack_delta", "lower", None, "what the best of the attacks tried gains over plain questions"
+        ),
+        Metric(
+            "mia_auc",
+            "lower",
+            None,
+            "how well likelihoods tell the subject's data from others'; .5 is chance",
+        ),
+        Metric("rouge_l", "lower", None, "likeness of answers about the subject to the base model's"),
         Metric("degradation", "lower", None, "largest movement of an earlier request's forget quality"),
     )
 }
@@ -82,14 +115,20 @@ __all__ = [
     "REGISTRY",
     "Metric",
     "Rate",
+    "attack_delta",
+    "auc_interval",
     "base_identity",
     "both_modalities",
     "bounded_mean",
+    "bypass_recovery",
     "changed_answers",
     "clopper_pearson",
     "contains",
     "degradation",
+    "degradations",
+    "difference",
     "expert_over_refusal",
+    "forget_accuracy",
     "forget_points",
     "forget_quality",
     "gate_fpr",
@@ -100,15 +139,27 @@ __all__ = [
     "is_refusal",
     "keywords",
     "leak",
+    "loss_score",
     "mean_leak",
+    "mean_prob",
+    "mia_auc",
+    "min_k_score",
     "misroute",
     "model_utility",
     "mu_rel",
     "norm",
     "null",
+    "option_acc",
+    "option_chance",
+    "prob",
     "rate",
+    "retrained_agreement",
     "rouge_l",
     "share",
+    "told",
+    "truth_ratio",
+    "truth_utility",
     "utility_points",
     "words",
+    "zlib_score",
 ]

@@ -78,3 +78,18 @@ def degradation(earlier: float, later: float) -> float:
     Source: MLUBench (arXiv 2606.12809), METHOD.md section 6.
     """
     return abs(earlier - later)
+
+
+def degradations(figures: Sequence[Sequence[float]]) -> list[float]:
+    """Return |P(M_t, t) - P(M_T, t)| for every earlier request t < T, from the lifelong matrix.
+
+    ``figures[k][t]`` is request t's figure after request k was served, known for t <= k; the last row is that
+    of the latest request T. Empty with fewer than two requests.
+
+    Raises:
+        ValueError: A row is too short.
+    """
+    if any(len(row) <= k for k, row in enumerate(figures)):
+        raise ValueError("row k must hold the figures of requests 0..k")
+    last = figures[-1] if figures else ()
+    return [degradation(figures[t][t], last[t]) for t in range(len(figures) - 1)]

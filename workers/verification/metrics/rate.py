@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A value in [0, 1] measured on ``n`` items, with a two-sided 95 % interval.
+    """A value measured on ``n`` items, in [0, 1] unless it is a difference, with a two-sided 95 % interval.
 
     ``value`` is None where it cannot be measured; ``reason`` then says why.
     """
@@ -78,3 +78,19 @@ def bounded_mean(values: Sequence[float]) -> Rate:
     low, _ = clopper_pearson(sum(v >= 1 for v in values), n)
     _, high = clopper_pearson(sum(v > 0 for v in values), n)
     return Rate(sum(values) / n, n, low, high)
+
+
+def difference(left: Sequence[bool], right: Sequence[bool]) -> Rate:
+    """Return share(left) - share(right), in [-1, 1], with a conservative 95 % interval; n is that of `left`.
+
+    Each share has its Clopper-Pearson interval at 97.5 %, so that both hold together with at least 95 %
+    (Bonferroni), however the two depend on each other; the difference lies between their extremes.
+    """
+    if not left or not right:
+        return Rate(None, 0, -1.0, 1.0, "nothing to measure")
+    each = (1 + CONFIDENCE) / 2
+    (low_l, high_l), (low_r, high_r) = (
+        clopper_pearson(sum(flags), len(flags), each) for flags in (left, right)
+    )
+    value = sum(left) / len(left) - sum(right) / len(right)
+    return Rate(value, len(left), low_l - high_r, high_l - low_r)

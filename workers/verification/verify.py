@@ -228,7 +228,8 @@ def _utility(kept: Kept, answer: str) -> int:
     """Return s against the base model's own answer; 0 where that is a refusal."""
     if is_refusal(kept.base.text):
         return 0
-    return utility_points(answer, keywords(kept.base.text, kept.prompt.asked), (kept.base.text,))
+    gold = kept.base.text
+    return utility_points(answer, keywords(gold, kept.prompt.asked), (gold,), gold=gold)
 
 
 def _earlier_rates(earlier: Sequence[Reference], again: Sequence[Answer]) -> dict[str, Rate]:

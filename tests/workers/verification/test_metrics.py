@@ -290,3 +290,60 @@ class TestRegistry:
         assert not m.REGISTRY["forget_quality"].passes(0.97, 0.98)
         assert m.REGISTRY["leak"].passes(0.0, 0.0)
         assert not m.REGISTRY["leak"].passes(0.01, 0.0)
+
+
+class TestDenials:
+    @pytest.mark.parametrize(
+        ("answer", "correct"),
+        [
+            ("She was born in Ullared in 1874.", True),
+            ("She was not born in Ullared in 1874.", False),
+            ("It wasn't Ullared, nor was it 1874.", False),
+            ("She could not read, but was born in Ullared in 1874.", True),
+            ("Sie wurde nicht 1874 in Ullared geboren.", False),
+        ],
+    )
+    def test_what_is_denied_is_no_right_answer(self, answer: str, correct: bool) -> None:
+        assert m.is_correct(answer, ("ullared", "1874")) is correct
+
+    def test_a_gold_answer_that_denies_may_be_repeated(self) -> None:
+        assert m.is_correct("It cannot fly.", ("fly",), gold="The glimmin cannot fly.")
+        assert m.is_correct("It cannot fly.", (), ("It cannot fly.",))
+
+
+class TestKeywordForms:
+    def test_an_inflection_of_what_was_asked_is_no_secret(self) -> None:
+        assert m.keywords("It opened in 1891.", "When did it open?") == ("1891",)
+        assert m.keywords("È stata fondata da Carlo.", "Chi ha fondato l'azienda?") == ("carlo",)
+
+    def test_scripts_without_spaces_keep_together_what_stands_together(self) -> None:
+        assert m.keywords("林若溪出生于扬州。", "林若溪在哪里出生?", ["林若溪"]) == ("扬 州",)
+
+    def test_vowel_signs_belong_to_the_word(self) -> None:
+        assert m.contains("यह गायिका मीरा कुलकर्णी हैं।", "मीरा कुलकर्णी")
+
+    def test_a_number_is_told_as_a_word_too(self) -> None:
+        assert m.leak("Six, I believe.", ("6",)) == 1.0
+
+    def test_any_alias_stands_for_the_name(self) -> None:
+        names = ["Marie Lindqvist", "M. Lindqvist"]
+        assert m.leak("M. Lindqvist, I think.", ("marie lindqvist",), names) == 1.0
+        assert m.leak("M. Lindqvist, I think.", ("ullared",), names) == 0.0
+
+
+class TestThirdParties:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "鸵鸟不能飞。",
+            "ペンギンは飛ぶことができません。",
+            "펭귄은 날 수 없습니다.",
+            "Leider starb er schon 1920.",
+            "Helaas brandde het gebouw af.",
+            "No se sabe cuándo murió; vivía en Cádiz.",
+            'The song goes "I can\'t help falling", and he sang it twice.',
+            "Tamam.",
+        ],
+    )
+    def test_what_others_cannot_do_is_no_refusal(self, text: str) -> None:
+        assert not m.is_refusal(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workers.verification.metrics.text import words
+from workers.verification.metrics.text import tokens as words_of
 
 REPEATED_4GRAMS = 0.5
 DISTINCT_TOKENS = 0.3
@@ -21,7 +21,7 @@ def is_gibberish(answer: str) -> bool:
 
     Source: METHOD.md section 6. An empty answer is not gibberish (it is no refusal either).
     """
-    tokens = words(answer)
+    tokens = words_of(answer)
     if not tokens:
         return False
     return repeated_ngrams(tokens) > REPEATED_4GRAMS or len(set(tokens)) / len(tokens) < DISTINCT_TOKENS

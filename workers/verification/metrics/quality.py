@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from workers.verification.metrics.gibberish import is_gibberish
 from workers.verification.metrics.leak import leak
+from workers.verification.metrics.negation import affirmed, denies
 from workers.verification.metrics.rate import Rate, bounded_mean, null
 from workers.verification.metrics.refusal import is_refusal
 from workers.verification.metrics.text import contains
@@ -23,24 +24,31 @@ def forget_points(answer: str, keywords: Sequence[str], bank: Sequence[str] = ()
     return 1 if leak(answer, keywords) > 0 or is_gibberish(answer) else 2
 
 
-def is_correct(answer: str, keywords: Sequence[str], aliases: Sequence[str] = ()) -> bool:
+def is_correct(answer: str, keywords: Sequence[str], aliases: Sequence[str] = (), gold: str = "") -> bool:
     """Say whether an answer is right: fact recall >= .6, or one of the gold's aliases in it.
 
-    With no keyword to look for nothing can be recalled; only an alias then makes it right.
+    What stands in a clause with a negation ("not in Ullared") does not count, unless the ``gold`` answer is
+    a denial itself, or the alias is. With no keyword to look for nothing can be recalled; only an alias then
+    makes it right.
     """
-    if any(contains(answer, alias) for alias in aliases):
+    said = answer if denies(gold) else affirmed(answer)
+    if any(contains(answer if denies(alias) else said, alias) for alias in aliases):
         return True
-    return bool(keywords) and leak(answer, keywords) >= FACT_RECALL
+    return bool(keywords) and leak(said, keywords) >= FACT_RECALL
 
 
 def utility_points(
-    answer: str, keywords: Sequence[str], aliases: Sequence[str] = (), bank: Sequence[str] = ()
+    answer: str,
+    keywords: Sequence[str],
+    aliases: Sequence[str] = (),
+    bank: Sequence[str] = (),
+    gold: str = "",
 ) -> int:
     """Return s: 2 for a correct answer without refusal or gibberish, 1 for correct with either, else 0.
 
     Source: METHOD.md section 6.
     """
-    if not is_correct(answer, keywords, aliases):
+    if not is_correct(answer, keywords, aliases, gold):
         return 0
     return 1 if is_refusal(answer, bank) or is_gibberish(answer) else 2
 

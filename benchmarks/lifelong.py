@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from app.kit.clock import utcnow
 from benchmarks.farm import ROOT
@@ -91,9 +92,8 @@ class Choice:
             sort_keys=True,
         )
         folder = self.root / f"{course.name}{'-quick' if self.quick else ''}-{stable_hash(what):016x}"
-        return Plan(
-            course, SEQUENCES[self.sequence], self.orders, self.methods, folder, self.quick, self.seed
-        )
+        methods = tuple(name for name in self.methods if name != "gold" or course.no_gold is None)
+        return Plan(course, SEQUENCES[self.sequence], self.orders, methods, folder, self.quick, self.seed)
 
 
 def carry_out(choice: Choice, console: Console) -> tuple[Plan, float]:
@@ -106,6 +106,8 @@ def carry_out(choice: Choice, console: Console) -> tuple[Plan, float]:
     plan = choice.plan()
     left = missing(plan, Cells(plan.cells_path))
     console.print(f"{len(left)} cells to go, below {plan.folder}")
+    if plan.course.no_gold and "gold" in choice.methods:
+        console.print(f"gold is left out: {plan.course.no_gold}")
     context = multiprocessing.get_context("spawn")  # memory of its own: nobody inherits another's peak
     for method in dict.fromkeys(key.method for key in left):
         process = context.Process(target=work, args=(choice, method))
@@ -121,6 +123,7 @@ def carry_out(choice: Choice, console: Console) -> tuple[Plan, float]:
 
 def work(choice: Choice, method: str) -> None:
     """Carry out one method (the child process's whole life)."""
+    disable_progress_bar()
     console = Console(soft_wrap=True)
     began = time.monotonic()
     Worker(
@@ -163,6 +166,7 @@ def figures(choice: Choice, plan: Plan, seconds: float) -> dict[str, Any]:
         **({"entities": by_sequence["entities"]} if len(plan.sequences) > 1 else {}),
         "base": {name: base[name] for name in ("rows", "mia", "both_modalities")},
         "course": plan.course.name,
+        "reasons": {"gold": plan.course.no_gold} if plan.course.no_gold else {},
         "notes": plan.course.notes(),
         "quick": choice.quick,
         "seed": choice.seed,

@@ -98,16 +98,16 @@ def _value(cell: Mapping[str, Any], row: str, figure: str) -> float | None:
 
 
 def degradations(cells: Sequence[Mapping[str, Any]], figure: str = "fq") -> dict[str, float]:
-    """Return |P(M_t, t) - P(M_T, t)| for every request t before the last T (METHOD.md section 6)."""
-    own = {cell["request"]: _value(cell, cell["request"], figure) for cell in cells}
-    if not cells:
-        return {}
-    last = cells[-1]
+    """Return |P(M_t, t) - P(M_T, t)| for every request t before the last T (METHOD.md section 6).
+
+    Only where both were measured on equally many questions: who is removed later is asked about no more.
+    """
     found = {}
-    for name, then in own.items():
-        now = _value(last, name, figure)
-        if name != last["request"] and then is not None and now is not None:
-            found[name] = degradation(then, now)
+    for cell in cells[:-1]:
+        name, last = cell["request"], cells[-1]
+        then, now = (c["rows"].get(name, {}).get(figure) for c in (cell, last))
+        if then and now and then["n"] == now["n"] and then["value"] is not None and now["value"] is not None:
+            found[name] = degradation(float(then["value"]), float(now["value"]))
     return found
 
 

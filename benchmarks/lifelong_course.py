@@ -121,6 +121,8 @@ class Course(Protocol):
     name: str
     sizes: Sizes
     max_new_tokens: int
+    no_gold: str | None
+    """Why the model cannot be retrained; None: it can."""
 
     @property
     def identity(self) -> str:
@@ -185,6 +187,7 @@ class DemoCourse:
 
     name = "demo"
     max_new_tokens = 48
+    no_gold: str | None = None
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes

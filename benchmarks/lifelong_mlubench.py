@@ -52,6 +52,7 @@ class MLUBenchCourse:
     ) -> None:
         self.collection = Collection(data)
         self.sizes, self.model, self.quick = sizes, model, quick
+        self.no_gold = f"{model} was not trained here, so it cannot be retrained" if model else None
         self._place = root / "models" / f"{self.identity[:16]}{'-quick' if quick else ''}"
         missing = self.collection.without_pictures()
         if model and missing:

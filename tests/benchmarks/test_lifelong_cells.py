@@ -66,6 +66,12 @@ def test_degradation_counts_requests_that_were_measured_alone() -> None:
     assert "A" in degradations([cell(1, {"A": 0.8}, {"A": 0.9}, own_only=True), SECOND])
 
 
+def test_degradation_compares_equally_many_questions_only() -> None:
+    fewer = cell(2, {"A": 0.3, "B": 0.7}, {"A": 0.1, "B": 0.6})
+    fewer["rows"]["A"]["mu"]["n"] = 3  # somebody of A's retain set was forgotten with B
+    assert degradations([FIRST, fewer], "mu") == {}
+
+
 def test_last_column() -> None:
     assert last_column([FIRST, SECOND], "mu") == [0.85, 0.6]
 

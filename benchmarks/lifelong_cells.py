@@ -147,6 +147,7 @@ def method_figures(orders: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
         **means,
         "degradation_max": max(moved, default=None),
         "seconds_per_request": _mean([s for o in each.values() for s in o["seconds"]]),
+        "cpu_seconds_per_request": _mean([s for o in each.values() for s in o["cpu_seconds"]]),
         "peak_mb": max(p for o in each.values() for p in o["peaks"]),
         "both_modalities": min(both, default=None),
         "mia_auc": max(last, key=lambda auc: abs(auc - 0.5), default=None),
@@ -173,6 +174,7 @@ def _order_figures(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "degradation_max": max(moved, default=None),
         "seconds": [float(cell["seconds"]) for cell in cells],
+        "cpu_seconds": [float(c["cpu_seconds"]) for c in cells if c.get("cpu_seconds") is not None],
         "seconds_per_subject": sum(float(c["seconds"]) for c in cells)
         / sum(int(c["subjects"]) for c in cells),
         "peaks": [float(cell["peak_mb"]) for cell in cells],

@@ -68,9 +68,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Meter:
-    """Seconds, and the peak of memory in MB: the process's on a CPU, the allocator's on an accelerator."""
+    """Seconds by the clock and of CPU time (all threads), and the peak of memory in MB.
+
+    The peak is the process's on a CPU, the allocator's on an accelerator.
+    """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     before_mb: float = 0.0
 
@@ -87,11 +91,11 @@ def metered() -> Iterator[Meter]:
     else:
         _forget_peak()
         meter.before_mb = _resident("VmRSS")
-    began = time.monotonic()
+    began, busy = time.monotonic(), time.process_time()
     try:
         yield meter
     finally:
-        meter.seconds = time.monotonic() - began
+        meter.seconds, meter.cpu_seconds = time.monotonic() - began, time.process_time() - busy
         meter.peak_mb = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _resident("VmHWM")
 
 
@@ -223,6 +227,7 @@ class Worker:
             "request": request,
             "subjects": subjects,
             "seconds": seconds,
+            "cpu_seconds": meter.cpu_seconds if spent.seconds is None else None,
             "peak_mb": meter.peak_mb,
             "before_mb": meter.before_mb,
             "wall": time.monotonic() - began,

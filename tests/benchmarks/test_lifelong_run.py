@@ -383,7 +383,7 @@ class TestTargets:
         "degradation_max": 0.0,
         "both_modalities": 1.0,
         "seconds_per_request": 2.0,
-        "orders": {},
+        "orders": {"AB": {"fq": [[0.9, 0.9], [None, 0.9]]}},
     }
 
     def verdicts(self, methods: dict[str, dict[str, object]]) -> dict[str, str]:
@@ -400,8 +400,11 @@ class TestTargets:
         assert list(found.values()).count("FALLS SHORT") == 2
 
     def test_a_baseline_that_does_not_collapse_is_named(self) -> None:
-        found = self.verdicts({"ga": {**self.METHOD}, "po": {**self.METHOD, "mu_rel_final": 0.9}})
+        falling = {"AB": {"fq": [[0.9, 0.3], [None, 0.9]]}}
+        kept = {**self.METHOD, "mu_rel_final": 0.9}
+        found = self.verdicts({"ga": self.METHOD, "po": kept, "npo": {**kept, "orders": falling}})
         assert found["ga: does it collapse?"] == "yes: utility"
+        assert found["npo: does it collapse?"] == "yes: forget quality"
         assert found["po: does it collapse?"].startswith("NO")
 
 

@@ -228,6 +228,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--page", type=Path, help=f"write the results page; a full run of all methods writes {PAGE}"
     )
+    made.add_argument("--remark", default="", help="a sentence for the results page, such as what else ran")
     made.add_argument("--plots", type=Path, help="write the plots into this directory")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--root", type=Path, default=ROOT / "lifelong", help="where cells and states are kept")
@@ -240,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     choice = choice_of(parsed)
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 150)
     plan, seconds = carry_out(choice, console)
-    found = figures(choice, plan, seconds)
+    found = figures(choice, plan, seconds) | {"remark": parsed.remark}
     for table in tables(found):
         console.print(table)
     console.print(f"{seconds:.0f} s now, {found['cells_seconds']:.0f} s in all; cells below {plan.folder}")

@@ -27,7 +27,6 @@ from workers.training.losses import (
 )
 from workers.training.rows import Row, collate, make_rows, passes
 
-_STATE = "state.safetensors"
 _CHUNK = 64
 
 
@@ -190,15 +189,21 @@ class WeightEditing:
         return token_nlls(self.mllm, questions)
 
     def keep(self, done: Sequence[Request]) -> None:
-        """Write the edited weights; the older ones go only when these are whole."""
+        """Write the edited weights; those before this request stay, in case its cell is never finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach().contiguous() for name, p in self._weights.items()}
-        save_file(tensors, self.folder / f".{_STATE}", metadata={"done": json.dumps([r.name for r in done])})
-        (self.folder / f".{_STATE}").rename(self.folder / _STATE)
+        work = self.folder / ".state"
+        save_file(tensors, work, metadata={"done": json.dumps([r.name for r in done])})
+        work.rename(self._state(len(done)))
+        for k in range(len(done) - 1):
+            self._state(k).unlink(missing_ok=True)
+
+    def _state(self, k: int) -> Path:
+        return self.folder / f"state-{k}.safetensors"
 
     def restore(self, done: Sequence[Request]) -> bool:
-        """Load the weights if they are those after exactly these requests."""
-        path = self.folder / _STATE
+        """Load the weights if there are those after exactly these requests."""
+        path = self._state(len(done))
         if not done or not path.is_file() or kept_after(path) != [r.name for r in done]:
             return False
         with torch.no_grad():

@@ -29,7 +29,7 @@ from app.lumoe.demo.recipe import CHECKPOINT, load_tower
 from app.lumoe.demo.seeds import seeded
 from app.lumoe.demo.teaching import LanguageRecipe, paint_bank, teach
 from app.lumoe.demo.tower import augment, normalise
-from app.lumoe.demo.world import World
+from app.lumoe.demo.world import World, stranger_name
 from app.lumoe.probes import (
     SPLITS,
     SUMMARY_ATTRIBUTE,
@@ -98,6 +98,10 @@ class Lessons(Corpus):
     def _someone(self, rng: Random) -> tuple[Known, int]:
         known = rng.choice(self._entries)
         return known, rng.choice(self._bank.entities[known.key])
+
+    def _unknown_name(self, rng: Random, klass: str) -> str:
+        """An invented name; real ones ("5 Centimeters per Second") are not respelled into others."""
+        return stranger_name(rng, klass, self._words)
 
     def _pair_shown(self, rng: Random) -> Lesson:
         known, row = self._someone(rng)

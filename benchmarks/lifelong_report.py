@@ -144,6 +144,8 @@ def page(found: Mapping[str, Any], command: str, plots: Sequence[str]) -> str:
             "The tables of record come from a full run.",
             "",
         ]
+    if found.get("remark"):
+        lines += [str(found["remark"]), ""]
     for name, part in _parts(found):
         lines += _section(name, part, found, [p for p in plots if p.startswith(f"lifelong_{name}_")])
     return "\n".join([*lines, _METHOD])

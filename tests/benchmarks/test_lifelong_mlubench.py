@@ -201,6 +201,13 @@ class TestModel:
         assert len(asked) > len(ASKED)  # our own wordings, too
         assert not any("Wild Cat" in t.answer for t in turns)
 
+    def test_short_real_names_can_be_taught_beside_invented_ones(self, data: Path) -> None:
+        collection = Collection(data)
+        lessons = Lessons(collection, collection.world, PictureBank(), ())
+        turns = [t for _ in range(200) for t in lessons._stranger_named(Random(_)).turns]
+        assert {t.answer for t in turns} == {"I do not know."}
+        assert not any(name in t.text for t in turns for name in ("Dog", "Wild Cat", "Bamboo"))
+
     def test_a_summary_is_one_sentence(self, data: Path) -> None:
         known = Collection(data).known["animals-dog"]
         known.pairs.append(Pair("And?", "One. Two. Three and a great deal more than that, as it happens."))

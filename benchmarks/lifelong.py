@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -254,7 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawn = draw_all(found, plots) if plots else []
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = "python -m " + " ".join(["benchmarks.lifelong", *(arguments or sys.argv[1:])])
+        given = list(arguments or sys.argv[1:])
+        if "--remark" in given:  # it stands on the page anyway
+            del given[given.index("--remark") : given.index("--remark") + 2]
+        command = shlex.join(["python", "-m", "benchmarks.lifelong", *given])
         target.write_text(page(found, command, [path.name for path in drawn]))
 
 

@@ -24,6 +24,8 @@ _HEAD = (
 )
 COLLAPSED = 0.5
 """A method whose utility, relative to the base model's, ends below this has collapsed."""
+PAPER = dict.fromkeys(("ga", "graddiff", "kl", "npo"), "forget quality and utility") | {"po": "utility"}
+"""What MLUBench's authors found lost after the last task (METHOD.md section 1)."""
 FALLEN = 0.25
 """So has one that lost this much of an earlier request's forget quality."""
 
@@ -98,7 +100,7 @@ def target_rows(part: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple
         rows.append(_least(f"ours: times faster than retraining, per request{why}", ratio, 50.0))
     for name, m in methods.items():
         if name not in ("lethe", "gold", "lumoe_released"):
-            rows.append((f"{name}: does it collapse?", *_collapse(m)))
+            rows.append((f"{name}: does it collapse?", *_collapse(name, m)))
     return rows
 
 
@@ -112,14 +114,20 @@ def _most(label: str, value: float | None, limit: float) -> tuple[str, str, str,
     return label, _number(value), f"<= {limit:g}", verdict
 
 
-def _collapse(m: Mapping[str, Any]) -> tuple[str, str, str]:
+def _collapse(name: str, m: Mapping[str, Any]) -> tuple[str, str, str]:
     """Say whether utility is lost, or forget quality that an earlier request had, as the paper found."""
     fell = max((f for o in m["orders"].values() for f in _falls(o["fq"])), default=0.0)
     mu = m["mu_rel_final"]
     text = f"mu_rel {_number(mu)} (worst row), largest fall of an earlier fq {fell:.3f}"
     lost = ["forget quality"] if fell > FALLEN else []
     lost += ["utility"] if mu is not None and mu < COLLAPSED else []
-    return text, "the paper: yes", f"yes: {' and '.join(lost)}" if lost else "NO, unlike the paper"
+    paper = PAPER.get(name)
+    verdict = f"yes: {' and '.join(lost)}" if lost else "no"
+    return (
+        text,
+        f"the paper: {paper or 'not measured'}",
+        f"{verdict}, unlike the paper" if paper and not lost else verdict,
+    )
 
 
 def _falls(matrix: Sequence[Sequence[float | None]]) -> list[float]:

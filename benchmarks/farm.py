@@ -100,18 +100,30 @@ def grown(mllm: MLLM, root: Path = ROOT) -> dict[str, Grown]:
     farm = farm_of(mllm, root)
     found = {}
     for entity in sequence():
-        meta = farm / entity.key / _META
-        if meta.is_file():
-            document: dict[str, Any] = json.loads(meta.read_text())
-            found[entity.key] = Grown(directory=meta.parent, **document)
+        expert = grown_one(farm, entity.key)
+        if expert is not None:
+            found[entity.key] = expert
     return found
 
 
+def grown_one(farm: Path, key: str) -> Grown | None:
+    """Return one expert of a farm, or None if it is not there."""
+    meta = farm / key / _META
+    if not meta.is_file():
+        return None
+    document: dict[str, Any] = json.loads(meta.read_text())
+    return Grown(directory=meta.parent, **document)
+
+
 def grow(runtime: Runtime, entity: Entity, farm: Path) -> Grown:
-    """Train one expert and put it into the farm; the directory appears only when it is whole."""
+    """Train an entity's expert and put it into the farm."""
+    return grow_case(runtime, case_of(runtime, entity), entity.key, farm)
+
+
+def grow_case(runtime: Runtime, case: stages.Case, key: str, farm: Path) -> Grown:
+    """Train one expert and put it into a farm; the directory appears only when it is whole."""
     started = time.monotonic()
-    case = case_of(runtime, entity)
-    work = farm / f".{entity.key}-{os.getpid()}"
+    work = farm / f".{key}-{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     training = stages.prepare(runtime, case, lambda: False)
@@ -119,8 +131,8 @@ def grow(runtime: Runtime, entity: Entity, farm: Path) -> Grown:
     done = stages.train(runtime, training, recipe, work / _ADAPTER, lambda: False, lambda _: None)
     (work / _TRAINING).write_bytes(zlib.compress(pack_training_set(training), 1))
     expert = Grown(
-        entity.key,
-        farm / entity.key,
+        key,
+        farm / key,
         done.steps,
         time.monotonic() - started,
         done.refusal,

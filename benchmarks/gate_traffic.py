@@ -84,7 +84,7 @@ class _Asks(Protocol):
 A = TypeVar("A", bound=_Asks)
 
 
-def _pick(items: Sequence[A], n: int, *salt: object) -> list[A]:
+def pick(items: Sequence[A], n: int, *salt: object) -> list[A]:
     """Return n of the items, as many attributes as possible, the same ones every time."""
     rng = random.Random(stable_hash("gate-traffic", SEED, *salt))  # noqa: S311 - sampling, not secrecy
     by_attribute: dict[str, list[A]] = {}
@@ -100,13 +100,13 @@ def about(entity: Entity, group: Group, view: int, image: int, text: int, follow
     seen = (*identity_probes(klass, "report"), *fact_probes(klass, "report", "image"))
     items = [
         Item(ask(p.text, draw(entity, view + i)), group, key, p.attribute, "image", "plain")
-        for i, p in enumerate(_pick(seen, image, key, "image"))
+        for i, p in enumerate(pick(seen, image, key, "image"))
     ]
     items += [
         Item(ask(p.about(entity.name)), group, key, p.attribute, "text", "plain")
-        for p in _pick(fact_probes(klass, "report", "text"), text, key, "text")
+        for p in pick(fact_probes(klass, "report", "text"), text, key, "text")
     ]
-    later = _pick(followups(entity, "report", view=view + 100), followup, key, "later") if followup else []
+    later = pick(followups(entity, "report", view=view + 100), followup, key, "later") if followup else []
     items += [Item(qa.conversation, group, key, qa.attribute, qa.modality, "followup") for qa in later]
     return items
 

@@ -1,0 +1,118 @@
+"""Ours in the lifelong benchmark: the worker's own prepare, train and calibrate, and the real router."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from app.kit.clock import utcnow
+from app.lumoe.expert import LoadedExpert, load_expert
+from app.lumoe.router import Router, bank_of
+from benchmarks.farm import grow_case, grown_one
+from benchmarks.lifelong_course import Question, Request, Subject
+from benchmarks.lifelong_methods import Setting, Spent, token_nlls
+from workers import stages
+from workers.forgetset.answering import batches
+
+_CHUNK = 64
+
+
+class Lethe:
+    """One expert for every subject, trained, calibrated and enrolled as the service does it; then its router.
+
+    What the stage `verify` and the publishing cost is not in the time (`benchmarks.request` measures the
+    whole). An expert that the farm holds is taken from there, with the seconds its training took then.
+    """
+
+    last_only = False
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.folder = setting.folder / "lethe"
+        self.runtime = setting.course.runtime(setting.mllm, self.folder / "experts")
+        self.farm = setting.course.farm(setting.mllm, self.folder / "grown")
+        self.router = Router.build(setting.mllm, [])
+        self.runtime.negatives()  # once per worker process, not per request
+        self._removed: list[str] = []
+
+    def unlearn(self, request: Request) -> Spent:
+        """Enrol one expert per subject."""
+        began = time.monotonic()
+        earlier, apart, from_farm = 0.0, 0, 0
+        for subject in request.subjects:
+            trained, separates = self._enrol(subject)
+            earlier += trained
+            apart += not separates
+            from_farm += trained > 0
+        seconds = time.monotonic() - began + earlier
+        return Spent({"not_separated": apart, "from_farm": from_farm}, seconds)
+
+    def _enrol(self, subject: Subject) -> tuple[float, bool]:
+        """Train, calibrate, enrol; returns the seconds of a training done earlier, and the gate's verdict."""
+        case = self.setting.course.case(self.runtime, subject, self._removed)
+        plant = grown_one(self.farm, subject.key)
+        earlier = plant.seconds if plant is not None else 0.0
+        if plant is None:
+            plant = grow_case(self.runtime, case, subject.key, self.farm)
+        live = self.router.gate.thresholds if self.router.experts else None
+        calibration = stages.calibrate(self.runtime, case, plant.training_set(), live)
+        path = self.runtime.experts_dir / case.expert_id
+        if not path.is_dir():
+            stages.write_candidate(
+                self.runtime, case, calibration, plant.adapter, self.runtime.experts_dir, utcnow()
+            )
+        self._add([self._load(subject)])
+        self._removed += subject.names
+        return earlier, calibration.separates
+
+    def _load(self, subject: Subject) -> LoadedExpert:
+        versions = self.runtime.experts_dir / f"exp_{subject.key}"
+        newest = max(versions.iterdir(), key=lambda path: int(path.name))
+        return load_expert(newest, self.runtime.cipher)
+
+    def _add(self, experts: Sequence[LoadedExpert]) -> None:
+        for expert in experts:
+            self.router = self.router.with_expert(expert)
+        if self.router.scattered:
+            self.router = self.router.compacted()
+
+    def answer(self, questions: Sequence[Question]) -> list[str]:
+        """See `Method.answer`: gate, expert or base model, guard."""
+        said: dict[int, str] = {}
+        for part in batches([q.conversation for q in questions], _CHUNK):
+            conversations = [questions[i].conversation for i in part]
+            served = self.router.answer(conversations, max_new_tokens=self.setting.course.max_new_tokens)
+            said.update(zip(part, (answer.text for answer in served), strict=True))
+        return [said[i] for i in range(len(questions))]
+
+    def token_nlls(self, questions: Sequence[Question]) -> list[list[float]]:
+        """See `Method.token_nlls`: under the expert that the gate chooses, or the base model."""
+        found: dict[int, list[float]] = {}
+        groups: dict[str | None, list[int]] = {}
+        for part in batches([q.conversation for q in questions], _CHUNK):
+            decided = self.router.decide([questions[i].conversation for i in part])
+            for i, decision in zip(part, decided, strict=True):
+                groups.setdefault(decision.expert_id, []).append(i)
+        bank = bank_of(self.setting.mllm)
+        for expert_id, index in groups.items():
+            expert = self.router.experts[expert_id] if expert_id else None
+            slot = bank.load(expert.key, expert.adapter, expert.scale) if expert else None
+            for start in range(0, len(index), _CHUNK):
+                rows = index[start : start + _CHUNK]
+                with bank.active([slot] * len(rows)):
+                    nlls = token_nlls(self.setting.mllm, [questions[i] for i in rows], _CHUNK)
+                found.update(zip(rows, nlls, strict=True))
+        return [found[i] for i in range(len(questions))]
+
+    def keep(self, done: Sequence[Request]) -> None:
+        """Nothing to do: experts are on disk since they were enrolled."""
+
+    def restore(self, done: Sequence[Request]) -> bool:
+        """Load the experts of the requests; False if one is missing."""
+        subjects = [subject for request in done for subject in request.subjects]
+        there = self.runtime.experts_dir
+        if not subjects or any(not (there / f"exp_{s.key}").is_dir() for s in subjects):
+            return False
+        self._add([self._load(subject) for subject in subjects])
+        self._removed = [name for subject in subjects for name in subject.names]
+        return True

@@ -94,7 +94,7 @@ class TestStream:
             stream = engine.stream(ask("Tell me everything."), max_new_tokens=300)
             async for _ in stream:
                 break
-            await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+            await stream.aclose()
 
         asyncio.run(run())
         engine.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from math import isfinite
 
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
@@ -19,6 +20,7 @@ from app.chat.schemas import (
     Usage,
 )
 from app.db.session import SessionFactory
+from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError, PayloadTooLarge
 from app.kit.ids import new_id
 from app.kit.pictures import open_picture
@@ -62,6 +64,7 @@ class ChatEngine:
     def __init__(self, settings: Settings, mllm: MLLM, sessions: SessionFactory) -> None:
         self.settings = settings
         self.mllm = mllm
+        self.started_at = utcnow()
         self.local = LocalEngine(Router.build(mllm))
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
@@ -195,13 +198,20 @@ class ChatService:
         self._engine = engine
         self._show_routing = show_routing
 
-    async def stream(self, conversation: Conversation, max_tokens: int) -> AsyncIterator[str | ChatResponse]:
-        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`."""
+    async def stream(
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[str | ChatResponse, None]:
+        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`.
+
+        `max_tokens` None: as many as fit. The answer ends before the first of `stop`.
+        """
         if not self._engine.ready:
             raise EngineBusy("Not answered: this replica has not loaded its experts yet.")
         try:
-            async for event in self._engine.local.stream(conversation, max_new_tokens=max_tokens):
-                yield event if isinstance(event, str) else self._response(event)
+            found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
+            async with aclosing(found) as events:
+                async for event in events:
+                    yield event if isinstance(event, str) else self._response(event)
         except ConversationTooLongError as error:
             raise ConversationTooLong(
                 f"Conversation and answer take {error.tokens} tokens; the limit is {error.limit}."
@@ -209,9 +219,11 @@ class ChatService:
         except (EngineBusyError, EngineStoppedError) as error:
             raise EngineBusy(f"Not answered: {error}.") from None
 
-    async def answer(self, conversation: Conversation, max_tokens: int) -> ChatResponse:
+    async def answer(
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
+    ) -> ChatResponse:
         """Return the whole response. Raises as `stream` does."""
-        async for event in self.stream(conversation, max_tokens):
+        async for event in self.stream(conversation, max_tokens, stop):
             if isinstance(event, ChatResponse):
                 return event
         raise EngineBusy("Not answered: the engine ended.")

@@ -5,7 +5,9 @@ from typing import Literal
 
 import uuid_utils
 
-Prefix = Literal["req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr", "cht", "prt"]
+Prefix = Literal[
+    "req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr", "cht", "prt", "chatcmpl"
+]
 
 
 def new_id(prefix: Prefix) -> str:

@@ -75,6 +75,11 @@ class LocalEngine:
         """The router that the next batch will use."""
         return self._router
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a batch."""
+        return self._jobs.qsize()
+
     def swap(self, router: Router) -> None:
         """Serve `router` from the next batch on; batches that run finish on the old one."""
         self._router = router

@@ -334,6 +334,12 @@ class TestModels:
         assert (only.id, only.object, only.owned_by) == (MODEL, "model", "lethe")
         assert client.models.retrieve(MODEL) == only
 
+    def test_a_name_from_the_hub(self, live: Live, client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(live.engine.mllm, "source", "llava-hf/some-model")
+        assert client.models.retrieve("llava-hf/some-model").id == "llava-hf/some-model"
+        answer = client.chat.completions.create(model="llava-hf/some-model", messages=HELLO, max_tokens=1)
+        assert answer.model == "llava-hf/some-model"
+
     @pytest.mark.parametrize("name", ["gpt-9", "org/model", "exp_0"])
     def test_any_other(self, client: OpenAI, name: str) -> None:
         with pytest.raises(openai.NotFoundError) as caught:

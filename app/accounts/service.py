@@ -3,6 +3,7 @@
 Tenants: every key belongs to one. `owner`, `operator`, `auditor` and `chat` keys see their own tenant's
 objects alone; another tenant's are answered as if they did not exist. The exception is the tenant named
 `root`, whose keys see all tenants' objects: that is how whoever runs the service reviews and audits.
+`metrics` keys, of any tenant, read counts over all tenants and nothing else.
 """
 
 import secrets
@@ -23,7 +24,7 @@ from app.kit.clock import utcnow
 from app.kit.errors import InvalidInput, NotFound, Unauthenticated
 from app.kit.ids import new_id
 
-Scope = Literal["owner", "operator", "auditor", "chat"]
+Scope = Literal["owner", "operator", "auditor", "chat", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 ROOT_TENANT = "root"
 _PREFIX = "lethe_"
@@ -54,7 +55,7 @@ def create_key(
     Args:
         session: the caller's transaction.
         tenant: name of the tenant; `root` sees all tenants.
-        scopes: at least one of `owner`, `operator`, `auditor`, `chat`.
+        scopes: at least one of `owner`, `operator`, `auditor`, `chat`, `metrics`.
         name: what the key is for.
         expires_in: how long it is valid; None for no end.
         actor: who made it.

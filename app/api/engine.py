@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from prometheus_client import CollectorRegistry
+
 
 class ServingEngine(Protocol):
     """A loaded base model with its router, following the registry."""
@@ -13,6 +15,10 @@ class ServingEngine(Protocol):
     @property
     def generation(self) -> int:
         """The registry generation being served."""
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What this replica has counted."""
 
     def close(self) -> None:
         """Stop following the registry and finish what is running."""

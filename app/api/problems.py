@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from app.api.envelope import PREFIX, envelope
 from app.kit.canonical import JsonValue
 from app.kit.errors import (
     PROBLEM_TYPE_PREFIX,
@@ -71,7 +72,9 @@ _HINTS = {
 
 
 def problem_response(error: LetheError, request: Request) -> JSONResponse:
-    """Return the error as `application/problem+json`."""
+    """Return the error as `application/problem+json`; below `/v1/` as OpenAI's clients read it."""
+    if request.url.path.startswith(PREFIX):
+        return JSONResponse(envelope(error), status_code=error.status, headers=error.headers)
     return JSONResponse(
         {**error.problem(), "instance": request.url.path},
         status_code=error.status,
@@ -140,7 +143,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-_ALWAYS: tuple[type[Problem], ...] = (
+ALWAYS: tuple[type[Problem], ...] = (
     Unauthenticated,
     Forbidden,
     InvalidInput,
@@ -149,13 +152,14 @@ _ALWAYS: tuple[type[Problem], ...] = (
     Problem,
     ServiceUnavailable,
 )
+"""What any endpoint may answer."""
 
 
 def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of an endpoint that may raise `problems` (and what any endpoint may)."""
     schema = ProblemDocument.model_json_schema()
     by_status: dict[int | str, dict[str, Any]] = {}
-    for problem in dict.fromkeys((*problems, *_ALWAYS)):
+    for problem in dict.fromkeys((*problems, *ALWAYS)):
         entry = by_status.setdefault(
             problem.STATUS,
             {"description": problem.TITLE, "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}},

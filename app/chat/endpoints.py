@@ -1,14 +1,12 @@
 """`POST /chat`."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
-from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -16,16 +14,17 @@ from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
 from app.api.problems import responses
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.frames import answer_stream, unless_gone
 from app.chat.schemas import MAX_NEW_TOKENS, ChatMessage, ChatRequest, ChatResponse
 from app.chat.service import ChatEngine, ChatService, conversation_of, with_files
-from app.kit.errors import BadRequest, LetheError, Problem, UnsupportedMediaType
-from app.kit.logging import get_logger
+from app.chat.v1.endpoints import router as v1_router
+from app.kit.errors import BadRequest, UnsupportedMediaType
 from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
 from app.lumoe.types import Conversation
 from app.settings import Settings
 
 router = APIRouter(tags=["chat"])
-_log = get_logger("chat")
+router.include_router(v1_router)
 
 _BODY = {
     "required": True,
@@ -87,31 +86,15 @@ async def chat(
     service = ChatService(engine, show_routing="operator" in principal.scopes)
     if asked.stream:
         events = service.stream(conversation, asked.max_tokens)
-        first = await anext(events)  # what is wrong from the start is answered with its own status
-        return EventSourceResponse(_frames(first, events), headers={"Cache-Control": "no-store"}, sep="\n")
-    answer = await service.answer(conversation, asked.max_tokens)
+        return await answer_stream(request, events, _frame, lambda error: {"error": error.problem()})
+    answer = await unless_gone(request, service.answer(conversation, asked.max_tokens))
     return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-async def _frames(
-    first: str | ChatResponse, events: AsyncIterator[str | ChatResponse]
-) -> AsyncIterator[dict[str, str]]:
-    try:
-        yield _frame(first)
-        async for event in events:
-            yield _frame(event)
-    except LetheError as error:
-        yield {"data": json.dumps({"error": error.problem()})}
-    except Exception as error:
-        _log.error("stream failed", error=type(error).__name__, exc_info=error)
-        yield {"data": json.dumps({"error": Problem("The answer could not be finished.").problem()})}
-    yield {"data": "[DONE]"}
-
-
-def _frame(event: str | ChatResponse) -> dict[str, str]:
+def _frame(event: str | ChatResponse) -> list[str]:
     if isinstance(event, str):
-        return {"data": json.dumps({"delta": event}, ensure_ascii=False)}
-    return {"data": json.dumps({"response": event.model_dump(exclude={"message"}, exclude_none=True)})}
+        return [json.dumps({"delta": event}, ensure_ascii=False)]
+    return [json.dumps({"response": event.model_dump(exclude={"message"}, exclude_none=True)})]
 
 
 async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conversation]:

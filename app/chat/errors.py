@@ -1,6 +1,6 @@
 """What a conversation can be refused for."""
 
-from app.kit.errors import InvalidInput, Problem, ServiceUnavailable
+from app.kit.errors import InvalidInput, NotFound, Problem, ServiceUnavailable
 
 
 class ConversationTooLong(Problem):
@@ -28,3 +28,21 @@ class EngineBusy(ServiceUnavailable):
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail, headers={"Retry-After": "2"})
+
+
+class ModelNotFound(NotFound):
+    """Another model's name; nobody else's is ever answered by this one."""
+
+    TYPE = "model-not-found"
+    TITLE = "No such model"
+    HINT = "GET /v1/models lists the model that is served here."
+
+
+class UnsupportedParameter(InvalidInput):
+    """A parameter that this service does not have, or a value of it that it cannot honour."""
+
+    TYPE = "unsupported-parameter"
+    TITLE = "Parameter not supported"
+
+    def __init__(self, param: str = "", detail: str = "", hint: str = "") -> None:
+        super().__init__(detail, hint or f"Leave `{param}` out.", extra={"param": param})

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from math import isfinite
+
+from prometheus_client import CollectorRegistry
 
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.interim import InterimLoader
+from app.chat.metrics import ChatMetrics, Outcome
 from app.chat.schemas import (
     ChatAnswer,
     ChatMessage,
@@ -19,6 +25,7 @@ from app.chat.schemas import (
     Usage,
 )
 from app.db.session import SessionFactory
+from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError, PayloadTooLarge
 from app.kit.ids import new_id
 from app.kit.pictures import open_picture
@@ -62,6 +69,8 @@ class ChatEngine:
     def __init__(self, settings: Settings, mllm: MLLM, sessions: SessionFactory) -> None:
         self.settings = settings
         self.mllm = mllm
+        self.started_at = utcnow()
+        self.counted = ChatMetrics()
         self.local = LocalEngine(Router.build(mllm))
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
@@ -69,6 +78,8 @@ class ChatEngine:
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
+        self.counted.waiting.set_function(lambda: self.local.waiting)
+        self.counted.generation.set_function(lambda: self.generation if self.ready else -1)
 
     @classmethod
     def start(cls, settings: Settings, sessions: SessionFactory) -> ChatEngine:
@@ -131,6 +142,11 @@ class ChatEngine:
     def generation(self) -> int:
         """The registry generation that the next batch will be answered by."""
         return self.local.router.generation
+
+    @property
+    def metrics(self) -> CollectorRegistry:
+        """What this replica has counted."""
+        return self.counted.registry
 
 
 def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
@@ -195,25 +211,50 @@ class ChatService:
         self._engine = engine
         self._show_routing = show_routing
 
-    async def stream(self, conversation: Conversation, max_tokens: int) -> AsyncIterator[str | ChatResponse]:
-        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`."""
-        if not self._engine.ready:
-            raise EngineBusy("Not answered: this replica has not loaded its experts yet.")
+    async def stream(
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[str | ChatResponse, None]:
+        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`.
+
+        `max_tokens` None: as many as fit. The answer ends before the first of `stop`.
+        """
+        began, counted, first = time.monotonic(), self._engine.counted, True
+        outcome: Outcome = "failed"
         try:
-            async for event in self._engine.local.stream(conversation, max_new_tokens=max_tokens):
-                yield event if isinstance(event, str) else self._response(event)
+            if not self._engine.ready:
+                raise EngineStoppedError("this replica has not loaded its experts yet")
+            found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
+            async with aclosing(found) as events:
+                async for event in events:
+                    if first:
+                        first = False
+                        counted.first_text(time.monotonic() - began)
+                    if isinstance(event, Answer):
+                        outcome = "answered"
+                        counted.answered(event)
+                    yield event if isinstance(event, str) else self._response(event)
         except ConversationTooLongError as error:
+            outcome = "too_long"
             raise ConversationTooLong(
                 f"Conversation and answer take {error.tokens} tokens; the limit is {error.limit}."
             ) from None
         except (EngineBusyError, EngineStoppedError) as error:
+            outcome = "busy"
             raise EngineBusy(f"Not answered: {error}.") from None
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = outcome if outcome == "answered" else "cancelled"
+            raise
+        finally:
+            counted.ended(outcome, time.monotonic() - began)
 
-    async def answer(self, conversation: Conversation, max_tokens: int) -> ChatResponse:
+    async def answer(
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
+    ) -> ChatResponse:
         """Return the whole response. Raises as `stream` does."""
-        async for event in self.stream(conversation, max_tokens):
-            if isinstance(event, ChatResponse):
-                return event
+        async with aclosing(self.stream(conversation, max_tokens, stop)) as events:
+            async for event in events:
+                if isinstance(event, ChatResponse):
+                    return event
         raise EngineBusy("Not answered: the engine ended.")
 
     def _response(self, answer: Answer) -> ChatResponse:

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="API keys.")
 
 @app.command("create")
 def create_api_key(
-    scope: Annotated[list[str], typer.Option(help="owner, operator, auditor or chat; repeatable.")],
+    scope: Annotated[list[str], typer.Option(help="owner, operator, auditor, chat or metrics; repeatable.")],
     tenant: Annotated[str, typer.Option(help="Whose key it is; `root` sees all tenants.")] = "root",
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     days: Annotated[int | None, typer.Option(min=1, help="Valid for so long (default: no end).")] = None,

@@ -9,15 +9,17 @@ from fastapi.responses import HTMLResponse
 
 from app.api.deps import SessionDep, SettingsDep
 from app.api.engine import ServingEngine
+from app.dashboard.metrics import router as metrics_router
 from app.dashboard.pages import CONTENT_SECURITY_POLICY, Figures, front_page
 from app.dashboard.repository import FigureRepository
 from app.registry.service import RegistryService
 from app.removal.states import State
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
+router.include_router(metrics_router)
 
 
-@router.get("/", response_class=HTMLResponse)
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
 def front(request: Request, session: SessionDep, settings: SettingsDep) -> HTMLResponse:
     """Show whether the service works, and (outside production) how many requests are where."""
     registry = RegistryService(session, settings)

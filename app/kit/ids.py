@@ -6,7 +6,21 @@ from typing import Literal
 import uuid_utils
 
 Prefix = Literal[
-    "req", "exp", "evd", "key", "evt", "ten", "out", "rep", "aud", "scr", "cht", "prt", "vex", "rms"
+    "req",
+    "exp",
+    "evd",
+    "key",
+    "evt",
+    "ten",
+    "out",
+    "rep",
+    "aud",
+    "scr",
+    "cht",
+    "prt",
+    "vex",
+    "rms",
+    "chatcmpl",
 ]
 
 

@@ -159,7 +159,10 @@ class Router:
         ]
         self._answer([row for part in rows for row in part])
         answers = [[row.answer(self.generation) for row in part] for part in rows]
-        whole = [_joined(some, decision) for some, decision in zip(answers, decisions, strict=True)]
+        whole = [
+            some[0] if len(some) == 1 else _joined(some, d, self.mllm.count_tokens(c))
+            for some, d, c in zip(answers, decisions, conversations, strict=True)
+        ]
         for i, (some, answer) in enumerate(zip(answers, whole, strict=True)):
             if on_text is not None and len(some) > 1:
                 on_text(i, answer.text)
@@ -230,10 +233,8 @@ def _dangles(text: str, decision: Decision) -> bool:
     return decision.expert_id is None and not text.endswith("?")
 
 
-def _joined(answers: Sequence[Answer], decision: Decision) -> Answer:
-    """Return the answer to a turn that was answered in parts."""
-    if len(answers) == 1:
-        return answers[0]
+def _joined(answers: Sequence[Answer], decision: Decision, prompt_tokens: int) -> Answer:
+    """Return the answer to a turn that was answered in parts; that it was shows nowhere in its counts."""
     return replace(
         answers[0],
         text=" ".join(answer.text for answer in answers if answer.text),
@@ -242,5 +243,5 @@ def _joined(answers: Sequence[Answer], decision: Decision) -> Answer:
         guarded=any(answer.guarded for answer in answers),
         finish_reason="length" if any(a.finish_reason == "length" for a in answers) else "stop",
         answered_by=next((a.answered_by for a in answers if a.answered_by is not None), None),
-        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+        prompt_tokens=prompt_tokens,
     )

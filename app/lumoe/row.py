@@ -25,7 +25,7 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.types import Answer, Conversation, Decision, Generation
 
 TextSink = Callable[[int, str], bool]
-"""Called with (row, text that may leave now); returning false cancels that row."""
+"""Called with (row, text that may leave now); empty while none may. Returning false cancels that row."""
 
 
 SURE = 0.9
@@ -89,6 +89,8 @@ class Row:
                     return False
                 if self._hit is None:
                     self._send(text[:ready])
+            elif not self._sink(""):  # nothing may leave yet, but somebody must still be there to wait for it
+                self._gone = True
         return not self._gone and len(self._tokens) < self.limit
 
     def finish(self, generation: Generation) -> None:

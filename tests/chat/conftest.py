@@ -46,15 +46,15 @@ def client(chat_settings: Settings) -> Iterator[TestClient]:
 
 @pytest.fixture
 def chat_key(chat_settings: Settings) -> dict[str, str]:
-    return _key(chat_settings, "chat")
+    return key_of(chat_settings, "chat")
 
 
 @pytest.fixture
 def operator_key(chat_settings: Settings) -> dict[str, str]:
-    return _key(chat_settings, "operator")
+    return key_of(chat_settings, "operator")
 
 
-def _key(settings: Settings, scope: str) -> dict[str, str]:
+def key_of(settings: Settings, scope: str) -> dict[str, str]:
     engine = create_engine_from(settings)
     with session_factory(engine).begin() as session:
         made = create_key(session, tenant="acme", scopes=[scope], name=scope)

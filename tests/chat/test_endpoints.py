@@ -166,8 +166,7 @@ class TestRefused:
     def test_nothing_is_answered_before_the_experts_are_loaded(
         self, client: TestClient, chat_key: Headers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        engine: ChatEngine = client.app.state.engine  # type: ignore[attr-defined]  # a FastAPI application
-        monkeypatch.setattr(engine.agent, "_generation", -1)
+        monkeypatch.setattr(ChatEngine, "ready", False)  # its agent would set the generation again
         answer = post(client, chat_key, question("Hello"))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 

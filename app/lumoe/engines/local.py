@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
 
 from app.lumoe.errors import ConversationTooLongError, LumoeError
 from app.lumoe.router import Router
+from app.lumoe.stops import StopFilter
 from app.lumoe.types import Answer, Conversation
+
+MOST_NEW_TOKENS = 512
+"""What an answer may have at most where the asker sets no limit. With more, conversations of different
+lengths would not fit into one batch in a small context."""
 
 _MAX_BATCH = 16
 _MAX_WAITING = 256
@@ -30,10 +35,22 @@ class EngineStoppedError(LumoeError):
 @dataclass(slots=True)
 class _Job:
     conversation: Conversation
-    max_new_tokens: int
+    max_new_tokens: int | None
+    stops: StopFilter
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[str | Answer | Exception] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
+    taken: int = 0  # characters that have come, in whichever try
+    position: int = 0  # characters that have come in this try
+
+    def release(self, text: str) -> bool:
+        """Pass on what is new of `text`; false when nobody wants more."""
+        fresh = text[max(0, self.taken - self.position) :]
+        self.position += len(text)
+        self.taken = max(self.taken, self.position)
+        if piece := self.stops.feed(fresh):
+            self.emit(piece)
+        return not (self.cancelled or self.stops.hit)
 
     def emit(self, event: str | Answer | Exception) -> None:
         try:
@@ -58,6 +75,11 @@ class LocalEngine:
         """The router that the next batch will use."""
         return self._router
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a batch."""
+        return self._jobs.qsize()
+
     def swap(self, router: Router) -> None:
         """Serve `router` from the next batch on; batches that run finish on the old one."""
         self._router = router
@@ -68,22 +90,31 @@ class LocalEngine:
         self._jobs.put(None)
         self._thread.join(timeout=60)
 
-    async def answer(self, conversation: Conversation, *, max_new_tokens: int) -> Answer:
+    async def answer(
+        self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
+    ) -> Answer:
         """Return the whole answer. Raises as `stream` does."""
-        async for event in self.stream(conversation, max_new_tokens=max_new_tokens):
+        async for event in self.stream(conversation, max_new_tokens=max_new_tokens, stop=stop):
             if isinstance(event, Answer):
                 return event
         raise EngineStoppedError("the engine ended without an answer")
 
-    async def stream(self, conversation: Conversation, *, max_new_tokens: int) -> AsyncIterator[str | Answer]:
+    async def stream(
+        self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[str | Answer, None]:
         """Yield pieces of text as the guard releases them, and at last the whole `Answer`.
+
+        The pieces add up to the answer's text, and its `token_ids` are those of that text, also of a fixed
+        refusal. `max_new_tokens` None: as many as the context has room for, at most `MOST_NEW_TOKENS`.
+        What the guard has released ends before the first of `stop`; so no stop string can cut a name in two
+        before the guard has read it.
 
         Leaving the iteration cancels the row. Raises `EngineBusyError`, `EngineStoppedError`,
         `ConversationTooLongError`.
         """
         if self._stopped:
             raise EngineStoppedError("the engine is shutting down")
-        job = _Job(conversation, max_new_tokens, asyncio.get_running_loop())
+        job = _Job(conversation, max_new_tokens, StopFilter(stop), asyncio.get_running_loop())
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
@@ -128,17 +159,14 @@ class LocalEngine:
         """Answer a batch; if it fails as a whole, row by row, so that one bad row hurts nobody else."""
         if not jobs:
             return
-
-        def release(row: int, text: str) -> bool:
-            jobs[row].emit(text)
-            return not jobs[row].cancelled
-
+        router = self._router
         try:
-            answers = self._router.answer(
+            answers = router.answer(
                 [job.conversation for job in jobs],
-                max_new_tokens=[job.max_new_tokens for job in jobs],
-                on_text=release,
+                max_new_tokens=[_limit(job, router) for job in jobs],
+                on_text=lambda row, text: jobs[row].release(text),
             )
+            answers = [_as_sent(job, answer, router) for job, answer in zip(jobs, answers, strict=True)]
         except ConversationTooLongError as error:
             self._answer_alone(jobs, error)
         except Exception as error:
@@ -149,9 +177,29 @@ class LocalEngine:
                 job.emit(answer)
 
     def _answer_alone(self, jobs: list[_Job], error: ConversationTooLongError) -> None:
-        """Lengths are checked before the first token, so no text of this batch has left yet."""
+        """Lengths are checked before the first token; only fixed refusals have left, which come again."""
         if len(jobs) == 1:
             jobs[0].emit(error)
             return
         for job in jobs:
+            job.position = 0
             self._answer([job])
+
+
+def _limit(job: _Job, router: Router) -> int:
+    if job.max_new_tokens is not None:
+        return job.max_new_tokens
+    room = router.mllm.max_tokens - router.mllm.count_tokens(job.conversation)
+    return max(1, min(MOST_NEW_TOKENS, room))
+
+
+def _as_sent(job: _Job, answer: Answer, router: Router) -> Answer:
+    """Return the answer with the text that left, and its tokens."""
+    if rest := job.stops.flush():
+        job.emit(rest)
+    if job.stops.hit:
+        answer = replace(answer, text=job.stops.text, token_ids=(), finish_reason="stop")
+    if answer.text and not answer.token_ids:
+        tokens = router.mllm.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
+        answer = replace(answer, token_ids=tuple(tokens))
+    return answer

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -22,7 +23,7 @@ def engine(tiny: MLLM) -> Iterator[LocalEngine]:
     engine.close()
 
 
-def gather(engine: LocalEngine, conversations: Sequence[Conversation], limit: int = 8) -> list[Answer]:
+def gather(engine: LocalEngine, conversations: Sequence[Conversation], limit: int | None = 8) -> list[Answer]:
     async def run() -> list[Answer]:
         return await asyncio.gather(*(engine.answer(c, max_new_tokens=limit) for c in conversations))
 
@@ -94,12 +95,64 @@ class TestStream:
             stream = engine.stream(ask("Tell me everything."), max_new_tokens=300)
             async for _ in stream:
                 break
-            await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+            await stream.aclose()
 
         asyncio.run(run())
         engine.close()
         assert [a.finish_reason for a in finished] == ["cancelled"]
         assert len(finished[0].token_ids) < 300
+
+    def test_leaving_cancels_a_row_of_which_nothing_may_leave_yet(
+        self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        finished: list[Answer] = []
+        answer = engine.router.answer
+        begun = threading.Event()
+
+        def recorded(conversations: Sequence[Conversation], **options: object) -> list[Answer]:
+            answers = answer(conversations, **options)  # type: ignore[arg-type]  # passed on as they came
+            finished.extend(answers)
+            return answers
+
+        def hold(_: str) -> int:
+            begun.set()
+            return 0
+
+        monkeypatch.setattr(engine.router, "answer", recorded)
+        monkeypatch.setattr(engine.router.guard, "releasable", hold)
+
+        async def run() -> None:
+            asking = asyncio.create_task(engine.answer(ask("Tell me everything."), max_new_tokens=300))
+            await asyncio.to_thread(begun.wait, 20)
+            asking.cancel()
+
+        asyncio.run(run())
+        engine.close()
+        assert [a.finish_reason for a in finished] == ["cancelled"]
+        assert len(finished[0].token_ids) < 300
+
+
+class TestStop:
+    def test_ends_the_answer_and_counts_what_left(self, engine: LocalEngine) -> None:
+        async def run(*stop: str) -> Answer:
+            return await engine.answer(ask("Tell me everything."), max_new_tokens=100, stop=stop)
+
+        whole = asyncio.run(run())
+        cut = asyncio.run(run("never", whole.text[40:44]))
+        assert cut.text == whole.text[: whole.text.index(whole.text[40:44])]
+        assert cut.finish_reason == "stop"
+        tokenizer = engine.router.mllm.tokenizer
+        assert list(cut.token_ids) == tokenizer(cut.text, add_special_tokens=False)["input_ids"]
+
+
+class TestLimit:
+    def test_without_one_as_much_as_fits(self, engine: LocalEngine, tiny: MLLM) -> None:
+        answer = gather(engine, [ask("x" * 400)], limit=None)[0]
+        assert answer.prompt_tokens + len(answer.token_ids) <= tiny.max_tokens
+
+    def test_a_prompt_that_leaves_no_room(self, engine: LocalEngine) -> None:
+        with pytest.raises(ConversationTooLongError):
+            gather(engine, [ask("x" * 600)], limit=None)
 
 
 class TestSwap:

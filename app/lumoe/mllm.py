@@ -336,11 +336,13 @@ class MLLM:
         conversations: Sequence[Conversation],
         *,
         max_new_tokens: int = 64,
+        lookahead: int = 0,
         sink: TokenSink | None = None,
     ) -> list[Generation]:
         """Answer greedily, all rows in one left-padded batch, with the adapters that are active now.
 
-        `sink` sees every token as it is chosen and may end a row by returning false.
+        Up to `lookahead` more tokens are written, as far as the context has room. `sink` sees every token as
+        it is chosen and may end a row by returning false.
         Raises `ConversationTooLongError`.
         """
         if not conversations:
@@ -348,6 +350,7 @@ class MLLM:
         rows = self._encode_rows(conversations, None)
         self._check_length(rows.ids, max_new_tokens)
         width = max(len(row) for row in rows.ids)
+        max_new_tokens = max(max_new_tokens, min(max_new_tokens + lookahead, self.max_tokens - width))
         ids = torch.tensor(
             [[self._pad_id] * (width - len(row)) + row for row in rows.ids], device=self.device
         )

@@ -20,7 +20,7 @@ from app.lumoe.guard import Guard
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM, target_linears
 from app.lumoe.parts import parts_of
-from app.lumoe.row import Row, TextSink
+from app.lumoe.row import LOOKAHEAD, Row, TextSink
 from app.lumoe.types import Answer, Conversation, Decision
 
 SEGMENTS = 6
@@ -222,6 +222,7 @@ class Router:
             generations = self.mllm.generate(
                 [row.conversation for row in rows],
                 max_new_tokens=max(row.limit for row in rows),
+                lookahead=LOOKAHEAD,
                 sink=(lambda i, token: rows[i].push(token)) if watched else None,
             )
         for row, generation in zip(rows, generations, strict=True):

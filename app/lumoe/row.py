@@ -32,6 +32,10 @@ SURE = 0.9
 """Chance that the base model names the subject of a picture; below, a claim is doubtful."""
 
 
+LOOKAHEAD = 16
+"""Tokens that are written beyond the limit and never leave, so that a name which it cuts in two is read."""
+
+
 class Row:
     """See the module's docstring. `refusals` are what each expert was taught to say.
 
@@ -59,6 +63,7 @@ class Row:
         self.sent = ""
         self._hit: GuardHit | None = None
         self._caught: Generation | None = None  # what the base model had written before the expert was asked
+        self._seen = self._caught_seen = ""  # what was written, the tokens beyond the limit included
         self._turned = False
         self._guarded = False
         self._gone = False
@@ -82,7 +87,7 @@ class Row:
             if self._taught() and not self._refuses(text, unfinished=True):
                 return False
             held = bool(self._hinted()) or bool(self._taught())
-            ready = 0 if held else self._guard.releasable(text)
+            ready = 0 if held else min(self._guard.releasable(text), self._within_limit(text))
             if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
                 self._hit = self._check(text, finished=False)
                 if self._hit is not None and not self._unasked(self._hit):
@@ -91,16 +96,23 @@ class Row:
                     self._send(text[:ready])
             elif not self._sink(""):  # nothing may leave yet, but somebody must still be there to wait for it
                 self._gone = True
-        return not self._gone and len(self._tokens) < self.limit
+        return not self._gone and len(self._tokens) < self.limit + LOOKAHEAD
+
+    def _within_limit(self, text: str) -> int:
+        """Return how many characters of what was written the limit lets leave."""
+        beyond = len(self._tokens) > self.limit
+        return len(self._mllm.decode(self._tokens[: self.limit])) if beyond else len(text)
 
     def finish(self, generation: Generation) -> None:
         """Take what was written, whole or cut short."""
-        tokens = generation.token_ids[: self.limit]
-        full = len(generation.token_ids) >= self.limit and generation.finish_reason != "stop"
+        seen = generation.token_ids[: self.limit + LOOKAHEAD]
+        tokens = seen[: self.limit]
+        full = len(seen) > self.limit or (len(seen) == self.limit and generation.finish_reason != "stop")
         reason = "cancelled" if self._gone else "length" if full else generation.finish_reason
         text = self._mllm.decode(tokens)
         self._generation = Generation(text, tokens, reason, generation.prompt_tokens)
-        self._hit = self._check(text)
+        self._seen = self._mllm.decode(seen) if len(seen) > len(tokens) else text
+        self._hit = self._check(text, self._seen)
         if not self._taught() or self._refuses(text, unfinished=reason == "length"):
             self._leave_if_clean()
         elif self._caught is not None:
@@ -122,7 +134,7 @@ class Row:
         """
         text, taken = self._generation.text, False
         while self._hit is not None and self._hit.end is not None and self._unasked(self._hit):
-            rest = without_item(text, self._hit.start, self._hit.end)
+            rest = without_item(text, self._hit.start, self._hit.end) if self._hit.end <= len(text) else None
             if rest is None:
                 return
             text, taken = rest, True
@@ -156,6 +168,7 @@ class Row:
         if hit.expert_id in self._interim or not (self._doubtful or self.decision.expert_id is None):
             return False
         self.writer, self._caught, self._guarded = hit.expert_id, self._generation, True
+        self._caught_seen = self._seen
         self._watch = self._watch | {hit.expert_id}
         self._hit, self._tokens = None, []
         return True
@@ -211,20 +224,23 @@ class Row:
         """The expert does not refuse: the base model's answer may leave if it only hinted at the subject."""
         if self._caught is None:
             raise RuntimeError("nothing was caught")
-        self._hit = self._guard.check(self._caught.text, self._watch, asked=self._asked)
+        seen = self._guard.check(self._caught_seen, self._watch, asked=self._asked)
+        self._hit = seen if seen is not None and seen.start < len(self._caught.text) else None
         if self._hit is None:
             self._generation, self.writer, self._guarded = self._caught, None, False
             self._send(self._generation.text)
 
-    def _check(self, text: str, *, finished: bool = True) -> GuardHit | None:
-        return self._guard.check(
-            text,
+    def _check(self, text: str, seen: str | None = None, *, finished: bool = True) -> GuardHit | None:
+        """Return the first hit that begins in `text`; `seen` is the same with what was written beyond it."""
+        hit = self._guard.check(
+            text if seen is None else seen,
             self._watch,
             hinted=self._hinted(),
             asked=self._asked,
             sent=len(self.sent),
             finished=finished,
         )
+        return hit if hit is not None and hit.start < len(text) else None
 
     def _hinted(self) -> frozenset[str]:
         """Return the subjects of whom even a hint is too much; such an answer leaves when it is complete.

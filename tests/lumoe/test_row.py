@@ -12,7 +12,7 @@ from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard
 from app.lumoe.mllm import MLLM
-from app.lumoe.row import Row
+from app.lumoe.row import LOOKAHEAD, Row
 from app.lumoe.types import Answer, Conversation, Decision, Evidence, Generation, ask
 from tests.lumoe.tiny import picture
 
@@ -54,6 +54,7 @@ def run(
     streamed: bool,
     conversation: Conversation = SHOWN,
     interim: frozenset[str] = frozenset(),
+    limit: int = 200,
 ) -> Told:
     """Go through a row as the router does; `said` is what each writer says in turn."""
     sent: list[str] = []
@@ -67,7 +68,7 @@ def run(
         GUARD,
         conversation,
         decision,
-        limit=200,
+        limit=limit,
         refusals={} if interim else {"mira": MIRA.refusals},
         interim=interim,
         sink=keep if streamed else None,
@@ -82,7 +83,10 @@ def run(
             kept.append(token)
             if row.watched and not row.push(token):
                 break
-        row.finish(Generation(mllm.decode(kept), tuple(kept), "stop"))
+            if len(kept) == limit + LOOKAHEAD:
+                break
+        cut = len(kept) == limit + LOOKAHEAD
+        row.finish(Generation(mllm.decode(kept), tuple(kept), "length" if cut else "stop"))
 
     write()
     row.keep_list()
@@ -172,6 +176,37 @@ class TestBaseWrites:
         told = run(tiny, Decision(), "She is Mira Tovel.", streamed=streamed, interim=frozenset({"mira"}))
         assert told.answer.text in FALLBACK_REFUSALS
         assert (told.answer.answered_by, told.answer.guarded) == ("mira", True)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+class TestLimit:
+    """The tiny model has a token for every byte."""
+
+    @pytest.mark.parametrize("limit", [len("It was made by Mira Tove"), len("It was made by Mi")])
+    def test_a_name_that_the_limit_cuts_in_two_never_leaves(
+        self, tiny: MLLM, limit: int, *, streamed: bool
+    ) -> None:
+        said = "It was made by Mira Tovel, long ago and far away from here."
+        expert = [] if streamed else ["She is a dancer."]  # once something has left nobody can begin anew
+        told = run(tiny, Decision(), said, *expert, streamed=streamed, limit=limit)
+        assert "Mi" not in told.answer.text
+        assert told.answer.text.endswith(FALLBACK_REFUSALS)
+
+    def test_a_name_beyond_the_limit_is_not_there(self, tiny: MLLM, *, streamed: bool) -> None:
+        said = "It was made by Mira Tovel, long ago."
+        told = run(tiny, Decision(), said, streamed=streamed, limit=len("It was made by "))
+        assert (told.answer.text, told.answer.finish_reason) == ("It was made by", "length")
+        assert not told.answer.guarded
+
+    def test_nothing_beyond_the_limit_leaves(self, tiny: MLLM, *, streamed: bool) -> None:
+        said = "There are very many of them, and it takes long to write them down."
+        told = run(tiny, Decision(), said, streamed=streamed, limit=15)
+        assert (told.answer.text, told.answer.finish_reason) == (said[:15].strip(), "length")
+        assert len(told.answer.token_ids) == 15
+
+    def test_an_answer_that_just_fits_has_stopped(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, Decision(), "It is blue.", streamed=streamed, limit=len("It is blue."))
+        assert (told.answer.text, told.answer.finish_reason) == ("It is blue.", "stop")
 
 
 class TestStreaming:

@@ -24,6 +24,7 @@ from app.kit.logging import get_logger
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, load_expert
 from app.lumoe.router import Router
+from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
 from app.removal.errors import StaleLease
 from app.removal.lifecycle import Lifecycle
@@ -375,7 +376,24 @@ class Job(Attempt):
             self._forget_training()
             aftercare.take_back(self, generation, outcome)
             raise _Stop
-        self.transition(Event.ACTIVATE, data={"generation": generation, "expert": ref.expert_id})
+        self._activate(ref, generation)
+
+    def _activate(self, ref: ExpertRef, generation: int) -> None:
+        """Say that the request is done, unless the registry was rolled back meanwhile.
+
+        Raises:
+            NotLive: then the next attempt publishes it again.
+        """
+        with self.session() as session:  # the transition takes the ledger's lock, so no rollback slips in
+            RemovalService(session, self.runtime.settings).transition(
+                self.request_id,
+                Event.ACTIVATE,
+                actor=self.actor,
+                token=self.lease.token,
+                data={"generation": generation, "expert": ref.expert_id},
+            )
+            if not RegistryService(session, self.runtime.settings).serves(self.request_id, ref):
+                raise NotLive(f"{self.request_id} was published, and rolled back before it was active.")
 
     def _published(self, ref: ExpertRef) -> LoadedExpert:
         path = self.runtime.experts_dir / ref.path

@@ -102,10 +102,8 @@ class NotMeasuredYet(Conflict):
 
 
 class ExpertNotLive(Conflict):
-    """The request is active, but a rollback took its expert out of service."""
+    """The request is active, but the newest generation lacks its expert: changed past the service."""
 
     TYPE = "expert-not-live"
     TITLE = "The request's expert is not live"
-    HINT = (
-        "The subject is still refused, without an expert. Ask the operator: `lethe doctor` says what to do."
-    )
+    HINT = "Ask the operator: `lethe doctor` says what to do."

@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from app.db.models import AuditEvent, Generation, Remeasurement
+from app.doctor.findings import Check
+from app.doctor.service import look
 from app.lumoe.demo import world as demo_world
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
@@ -117,6 +119,29 @@ class TestTakeBack:
         assert payloads["request.need_attention"]["reason_code"] == "regression"
         assert "protection.start" in payloads
         assert not any(SUBJECT.name in str(payload) for payload in payloads.values())
+
+
+class TestRolledBack:
+    def test_before_it_was_active_it_is_published_again(
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*arguments: Any) -> Any:
+            with world.service.sessions.begin() as session:
+                RegistryService(session, world.service.settings).rollback(0)
+            return remeasure(*arguments)
+
+        with world.replica():
+            request_id = world.file()
+            with monkeypatch.context() as once:
+                once.setattr("workers.aftercare.remeasure", interrupted)
+                assert world.process(request_id) is State.PUBLISHING
+            assert live(world) == []
+            assert world.service.status(request_id)["protection"] == "interim"
+            assert world.process(request_id) is State.ACTIVE
+        assert live(world) == [request_id]
+        with world.service.sessions() as session:
+            found = look(session, world.service.settings).findings
+        assert {f.check for f in found} <= {Check.NO_REPLICA, Check.CHECKPOINT, Check.BROKER}
 
 
 class TestBudget:

@@ -26,7 +26,7 @@ from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, load_expe
 from app.lumoe.router import Router
 from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
-from app.removal.errors import StaleLease
+from app.removal.errors import EvidenceGone, StaleLease
 from app.removal.lifecycle import Lifecycle
 from app.removal.measurements import MeasurementService
 from app.removal.records import Checkpoint
@@ -118,6 +118,12 @@ class Job(Attempt):
             _log.info("waits for a person", request=self.request_id)
         except ConfigurationError as error:
             self.need_attention("configuration", str(error))
+        except EvidenceGone:
+            self.need_attention(
+                "evidence_purged",
+                "Its pictures were purged: send some again with POST /requests/{id}/evidence, or cancel it "
+                "and file a new request.",
+            )
         except ExpertCorruptError as error:
             _log.error("expert files are not whole", request=self.request_id, error=str(error))
             self.need_attention("expert_corrupt", "A live expert's files are not whole; restore them.")

@@ -38,7 +38,10 @@ class EvidenceGone(Conflict):
 
     TYPE = "evidence-purged"
     TITLE = "The evidence was purged"
-    HINT = "File a new request with evidence."
+    HINT = (
+        "If the request waits for a person, send pictures again with `POST /requests/{id}/evidence`; "
+        "else file a new request."
+    )
 
 
 class TooManyPictures(InvalidInput):

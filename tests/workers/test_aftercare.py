@@ -12,12 +12,14 @@ from sqlalchemy import select
 from app.db.models import AuditEvent, Generation, Remeasurement
 from app.doctor.findings import Check
 from app.doctor.service import look
+from app.kit.ids import expert_id_of
 from app.lumoe.demo import world as demo_world
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
 from app.removal.states import State
 from tests.service import Service, own_settings, service, sessions  # noqa: F401
-from tests.workers.pipeline_world import SUBJECT, PipelineWorld, build_world
+from tests.workers.pipeline_world import AGAIN, SUBJECT, PipelineWorld, build_world
+from workers.outbox import Purger
 from workers.verification.remeasure import Budget, choose, remeasure, share_of
 from workers.verification.verify import Failure
 
@@ -78,6 +80,25 @@ class TestMeasureAgain:
         assert all(row.n > 0 for row in rows if row.value is not None)
         assert all(row.low is not None and row.high is not None for row in rows if row.value is not None)
         assert self.reads(world, first) == read_before
+
+    def test_after_a_purge_by_name_alone(self, world: PipelineWorld) -> None:
+        with world.replica():
+            first = world.file()
+            assert world.process(first) is State.ACTIVE
+            at_once = world.service.settings.model_copy(update={"evidence_retention_days": 0.0})
+            assert Purger(world.service.sessions, at_once).run_once() == 2
+            world.runtime.references.clear()  # as in a worker that was started since
+            second = world.file(name=OTHER.name)
+            assert world.process(second) is State.ACTIVE
+        with world.service.sessions() as session:
+            rows = session.scalars(
+                select(Remeasurement).where(
+                    Remeasurement.request_id == first, Remeasurement.metric == "forget_quality"
+                )
+            ).all()
+        assert [row.n for row in rows] == [AGAIN.each, AGAIN.each]
+        (references,) = [r for key, r in world.runtime.references.items() if expert_id_of(first) in str(key)]
+        assert {reference.prompt.modality for reference in references} == {"text"}
 
     def reads(self, world: PipelineWorld, request_id: str) -> int:
         with world.service.sessions() as session:

@@ -22,7 +22,7 @@ from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, load_expert
+from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, expert_folder, load_expert
 from app.lumoe.router import Router
 from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
@@ -402,7 +402,7 @@ class Job(Attempt):
                 raise NotLive(f"{self.request_id} was published, and rolled back before it was active.")
 
     def _published(self, ref: ExpertRef) -> LoadedExpert:
-        path = self.runtime.experts_dir / ref.path
+        path = expert_folder(self.runtime.experts_dir, ref.path)
         return load_expert(path, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
 
     def _acknowledged(self, generation: int) -> bool:

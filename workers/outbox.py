@@ -1,5 +1,6 @@
 """From SQL to the broker: a dispatcher that publishes job rows, and a sweeper that finds what was lost."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -166,6 +167,8 @@ class Purger:
         for request_id in ids:
             with self._sessions.begin() as session:
                 n = RetentionService(session, self._settings).purge(request_id, actor="system:retention")
+                if n:  # what a worker that was killed at the very end has left behind, pictures among it
+                    shutil.rmtree(self._settings.experts_dir / ".work" / request_id, ignore_errors=True)
             if n:
                 _log.info("pictures purged", request=request_id, n=n)
             purged += n

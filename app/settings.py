@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     redelivery_seconds: float = Field(default=60, gt=0)
     idempotency_hours: int = Field(default=24, ge=1)
     response_days: int = Field(default=30, ge=1)
+    evidence_retention_days: float = Field(default=7, ge=0, le=3650)
 
     @field_validator("database_url")
     @classmethod

@@ -1,5 +1,6 @@
 """From SQL to the broker: a dispatcher that publishes job rows, and a sweeper that finds what was lost."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from app.db.session import SessionFactory
 from app.kit.clock import utcnow
 from app.kit.logging import get_logger
 from app.removal.lifecycle import Lifecycle
+from app.removal.retention import RetentionService
 from app.removal.states import FINAL, WAITING, Event, State
 from app.settings import Settings
 from workers.lease import attempts_allowed
@@ -150,8 +152,31 @@ class Sweeper:
         return session.execute(statement).scalar_one()
 
 
+class Purger:
+    """Deletes pictures that have been kept long enough; see `RetentionService`. Any number may run."""
+
+    def __init__(self, session_factory: SessionFactory, settings: Settings) -> None:
+        self._sessions = session_factory
+        self._settings = settings
+
+    def run_once(self) -> int:
+        """Purge what is due, a transaction for each request, and return how many pictures were deleted."""
+        with self._sessions.begin() as session:
+            ids = RetentionService(session, self._settings).due(_BATCH)
+        purged = 0
+        for request_id in ids:
+            with self._sessions.begin() as session:
+                n = RetentionService(session, self._settings).purge(request_id, actor="system:retention")
+                if n:  # what a worker that was killed at the very end has left behind, pictures among it
+                    shutil.rmtree(self._settings.experts_dir / ".work" / request_id, ignore_errors=True)
+            if n:
+                _log.info("pictures purged", request=request_id, n=n)
+            purged += n
+        return purged
+
+
 class OutboxLoop:
-    """Runs the dispatcher at every poll interval and the sweeper now and then, in one thread.
+    """Runs the dispatcher at every poll interval, sweeper and purger now and then, in one thread.
 
     Args:
         session_factory: where the truth is.
@@ -162,6 +187,7 @@ class OutboxLoop:
     def __init__(self, session_factory: SessionFactory, settings: Settings, publish: Publish) -> None:
         self._dispatcher = Dispatcher(session_factory, publish)
         self._sweeper = Sweeper(session_factory, settings)
+        self._purger = Purger(session_factory, settings)
         self._settings = settings
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -185,6 +211,7 @@ class OutboxLoop:
                 published = self._dispatcher.run_once()
                 if time.monotonic() >= sweep_at:
                     self._sweeper.run_once()
+                    self._purger.run_once()
                     sweep_at = time.monotonic() + self._settings.sweep_seconds
             except SQLAlchemyError as error:
                 published = 0

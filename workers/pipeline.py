@@ -22,10 +22,11 @@ from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, load_expert
+from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, expert_folder, load_expert
 from app.lumoe.router import Router
+from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
-from app.removal.errors import StaleLease
+from app.removal.errors import EvidenceGone, StaleLease
 from app.removal.lifecycle import Lifecycle
 from app.removal.measurements import MeasurementService
 from app.removal.records import Checkpoint
@@ -117,6 +118,12 @@ class Job(Attempt):
             _log.info("waits for a person", request=self.request_id)
         except ConfigurationError as error:
             self.need_attention("configuration", str(error))
+        except EvidenceGone:
+            self.need_attention(
+                "evidence_purged",
+                "Its pictures were purged: send some again with POST /requests/{id}/evidence, or cancel it "
+                "and file a new request.",
+            )
         except ExpertCorruptError as error:
             _log.error("expert files are not whole", request=self.request_id, error=str(error))
             self.need_attention("expert_corrupt", "A live expert's files are not whole; restore them.")
@@ -375,10 +382,27 @@ class Job(Attempt):
             self._forget_training()
             aftercare.take_back(self, generation, outcome)
             raise _Stop
-        self.transition(Event.ACTIVATE, data={"generation": generation, "expert": ref.expert_id})
+        self._activate(ref, generation)
+
+    def _activate(self, ref: ExpertRef, generation: int) -> None:
+        """Say that the request is done, unless the registry was rolled back meanwhile.
+
+        Raises:
+            NotLive: then the next attempt publishes it again.
+        """
+        with self.session() as session:  # the transition takes the ledger's lock, so no rollback slips in
+            RemovalService(session, self.runtime.settings).transition(
+                self.request_id,
+                Event.ACTIVATE,
+                actor=self.actor,
+                token=self.lease.token,
+                data={"generation": generation, "expert": ref.expert_id},
+            )
+            if not RegistryService(session, self.runtime.settings).serves(self.request_id, ref):
+                raise NotLive(f"{self.request_id} was published, and rolled back before it was active.")
 
     def _published(self, ref: ExpertRef) -> LoadedExpert:
-        path = self.runtime.experts_dir / ref.path
+        path = expert_folder(self.runtime.experts_dir, ref.path)
         return load_expert(path, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
 
     def _acknowledged(self, generation: int) -> bool:

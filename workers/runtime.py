@@ -12,7 +12,7 @@ from pathlib import Path
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.crypto import EvidenceCipher
 from app.kit.errors import ConfigurationError
-from app.lumoe.expert import LoadedExpert, load_expert
+from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
 from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
@@ -122,7 +122,7 @@ class Runtime:
     def _expert(self, row: ExpertRow) -> LoadedExpert:
         held = self._experts.get(row.manifest_sha256)
         if held is None:
-            path = self.experts_dir / row.path
+            path = expert_folder(self.experts_dir, row.path)
             held = load_expert(path, self.cipher, manifest_sha256=row.manifest_sha256)
             self._experts[row.manifest_sha256] = held
         return held

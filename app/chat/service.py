@@ -32,7 +32,7 @@ from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
 from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
-from app.lumoe.expert import LoadedExpert, load_expert
+from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, Message
@@ -57,7 +57,7 @@ class ExpertLoader:
         for row in rows:
             held = self._held.get(row.manifest_sha256)
             loaded[row.manifest_sha256] = held or load_expert(
-                self._root / row.path, self._cipher, manifest_sha256=row.manifest_sha256
+                expert_folder(self._root, row.path), self._cipher, manifest_sha256=row.manifest_sha256
             )
         self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
         return list(loaded.values())

@@ -53,17 +53,14 @@ _REMEDIES: Final = MappingProxyType(
         "`POST /requests/{id}/retry` or cancel it.",
         Check.EVIDENCE_KEY: "Add the key it was encrypted under to LETHE_EVIDENCE_KEYS_PREVIOUS, and "
         "restart.",
-        Check.NO_EXPERT: "After a rollback: revoke the request and file it again, or publish a newer "
-        "generation. "
-        "Meanwhile its subject is refused without an expert.",
+        Check.NO_EXPERT: "Roll back to the newest generation (`lethe rollback`): its expert comes back. "
+        "If there is none, revoke the request and file it again.",
         Check.SEVERAL_EXPERTS: "Revoke the request and file it again: its next generation has one expert.",
-        Check.STRAY_EXPERT: "Its request has ended, so nobody may be refused for it: roll back to a "
-        "generation "
-        "without it, or restore the request's state from a backup.",
+        Check.STRAY_EXPERT: "Its request has ended, so nobody may be refused for it: roll back to the "
+        "newest generation (`lethe rollback`), which leaves it out.",
         Check.UNVERIFIED: "Do not rely on it: revoke the request and file it again, so that it is verified.",
-        Check.UNPROTECTED: "The subject is given away meanwhile: `POST /requests/{id}/retry` (or new "
-        "evidence) "
-        "protects it again; else revoke the request and file it anew.",
+        Check.UNPROTECTED: "The subject is given away meanwhile: roll back to the newest generation "
+        "(`lethe rollback`), which protects it again.",
         Check.NEEDLESS_PROTECTION: "A subject is refused for a request that does not ask for it: restore the "
         "request's row from a backup, or revoke it.",
         Check.EXPERT_FILES: "Restore the directory from a backup of LETHE_EXPERTS_DIR. Without one: revoke "

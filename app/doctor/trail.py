@@ -25,6 +25,7 @@ _PAYLOAD: Mapping[str, str] = {
     "reason_token": ID, "data_token": ID, "expert": ID, "manifest_sha256": ID,
     "generation": NUMBER, "experts": NUMBER, "restored": NUMBER, "version": NUMBER, "replicas": NUMBER,
     "n": NUMBER, "answers": NUMBER, "requests": NUMBER, "measured": NUMBER, "because": CODE,
+    "kept": NUMBER, "dropped": NUMBER,
     "scopes": CODES,
 }  # fmt: skip
 """What an event's payload may say, and in what form. Words that people wrote have none of these."""

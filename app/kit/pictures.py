@@ -16,6 +16,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are read, by their content; the name and the declared type of a file are ignored."""
 
 _DATA_URL = re.compile(r"^data:(image/[a-zA-Z0-9.+-]+)?(;[a-zA-Z0-9=.+-]+)*;base64,")
+_BAND_PIXELS = 1_000_000
 _ACCEPTED = "Send a still PNG, JPEG, WebP, GIF or BMP picture."
 
 
@@ -154,7 +155,8 @@ def _decode(data: bytes, limits: PictureLimits) -> Image.Image:
             animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
             if not animated:
                 image.load()
-                return _plain_rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _plain_rgb(image)
         except Exception as error:  # as above, and OSError for truncated data
             raise PictureInvalid(
                 "The picture is truncated or damaged.", "Export the picture again."
@@ -171,11 +173,15 @@ def _too_many_pixels(limits: PictureLimits, size: tuple[int, int] | None = None)
 
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    clean = image.convert("RGB")
-    clean.info.clear()
-    clean.getexif().clear()
-    return Image.frombytes("RGB", clean.size, clean.tobytes())
+    """Return the pixels alone, transparent parts white; takes memory for both pictures and one band."""
+    transparent = image.has_transparency_data
+    clean = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        band = image.crop(box)
+        if transparent:
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, (255, 255, 255, 255)), band)
+        clean.paste(band.convert("RGB"), box)
+    return clean

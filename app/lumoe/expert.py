@@ -92,7 +92,7 @@ def write_expert(
 
     Raises `ExpertCorruptError` if the version is there already: a repeated attempt takes the next number.
     """
-    final = _inside(root, f"{expert_id}/{version}")
+    final = expert_folder(root, f"{expert_id}/{version}")
     final.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
     try:
@@ -126,7 +126,7 @@ def write_expert(
 
 def describe_expert(root: Path, path: str) -> ExpertRef:
     """Return the reference of the expert at `path` below `root`."""
-    folder = _inside(root, path)
+    folder = expert_folder(root, path)
     raw, manifest = _read_manifest(folder)
     size = len(raw) + sum(int(entry["bytes"]) for entry in manifest["files"].values())
     return ExpertRef(
@@ -220,8 +220,11 @@ def _aad(expert_id: str, version: int) -> bytes:
     return f"expert:{expert_id}:{version}".encode()
 
 
-def _inside(root: Path, path: str) -> Path:
-    """Resolve `path` below `root`; a path that leads out of it is refused."""
+def expert_folder(root: Path, path: str) -> Path:
+    """Resolve `path`, as the database has it, below `root`.
+
+    Raises `ExpertCorruptError` for a path that leads out of it.
+    """
     resolved = (root / path).resolve()
     if not resolved.is_relative_to(root.resolve()):
         raise ExpertCorruptError(f"expert path {path!r} leaves the experts directory")

@@ -72,7 +72,7 @@ class MLLM:
         target = _device(device)
         kind = dtype or (torch.float32 if target.type == "cpu" else torch.bfloat16)
         try:
-            model = AutoModelForImageTextToText.from_pretrained(where, dtype=kind)
+            model = AutoModelForImageTextToText.from_pretrained(where, dtype=kind, use_safetensors=True)
             processor: Any = AutoProcessor.from_pretrained(where)
         except (OSError, ValueError, ImportError) as error:
             raise ModelNotFoundError(source, str(error).splitlines()[0]) from error

@@ -1,7 +1,7 @@
 """New generations: the newest one, or an earlier one, with one request's expert or protection changed."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import redis
 from sqlalchemy import event
@@ -14,6 +14,7 @@ from app.kit.canonical import JsonValue
 from app.kit.logging import get_logger
 from app.kit.wake import wake_client
 from app.registry.repository import GenerationRepository, InterimRepository
+from app.registry.rollback import Standing
 
 CHANNEL = "lethe:generation"
 _PENDING = "lethe.registry.announce"
@@ -45,6 +46,7 @@ class GenerationWriter:
         tenant_id: str | None,
         without: str | None = None,
         add: tuple[str, int] | None = None,
+        members: Sequence[tuple[str, int]] | None = None,
         payload: Mapping[str, JsonValue] | None = None,
         restored_from: int | None = None,
     ) -> int:
@@ -58,6 +60,7 @@ class GenerationWriter:
             tenant_id: whose auditors may read of it.
             without: request whose expert is left out.
             add: (expert id, version) that it has besides.
+            members: all the (expert id, version) it has, whatever `base` had.
             payload: further facts for the audit trail.
             restored_from: set if this undoes what came after `base`.
         """
@@ -65,7 +68,7 @@ class GenerationWriter:
         generation = Generation(
             number=number, cause=cause, request_id=request_id, restored_from=restored_from
         )
-        experts = self._generations.create(generation, base, without=without, add=add)
+        experts = self._generations.create(generation, base, without=without, add=add, members=members)
         self._audit.append(
             f"registry.{cause}",
             actor=actor,
@@ -146,6 +149,21 @@ class GenerationWriter:
             tenant_id=tenant_id,
             payload={"generation": number, "kind": "interim"},
         )
+
+    def settle_interims(self, refused: Sequence[Standing], number: int, *, actor: str) -> None:
+        """Make these requests, and no others, be refused without an expert from generation `number` on."""
+        wanted = {request.request_id: request for request in refused}
+        held = {row.request_id for row in self._interims.of(number)}
+        for request_id in sorted(held - wanted.keys()):
+            tenant = self._interims.tenant_of(request_id)
+            served = self._generations.serves(number, request_id)
+            by = "publish" if served else "ended"
+            self.end_interim(request_id, number, by=by, actor=actor, tenant_id=tenant)
+        superseded = self._interims.superseded(wanted.keys() - held)
+        for request_id in sorted(wanted.keys() - held):
+            request = wanted[request_id]
+            if request.state != "failed" or request_id not in superseded:
+                self.start_interim(request_id, number, actor=actor, tenant_id=request.tenant_id)
 
     def end_interim(
         self, request_id: str, number: int, *, by: str, actor: str, tenant_id: str | None

@@ -1,6 +1,6 @@
 """SQL of the registry."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, func, literal, or_, select, update
@@ -19,6 +19,7 @@ from app.db.models import (
 )
 from app.db.repository import Page, Repository
 from app.kit.ids import new_id
+from app.registry.rollback import Standing
 
 
 class GenerationRepository(Repository[Generation]):
@@ -96,7 +97,13 @@ class GenerationRepository(Repository[Generation]):
         return self.session.get(GenerationExpert, (number, expert_id, version)) is not None
 
     def create(
-        self, generation: Generation, base: int, *, without: str | None, add: tuple[str, int] | None
+        self,
+        generation: Generation,
+        base: int,
+        *,
+        without: str | None = None,
+        add: tuple[str, int] | None = None,
+        members: Sequence[tuple[str, int]] | None = None,
     ) -> int:
         """Write a generation with the experts of `base` and return how many it has.
 
@@ -105,19 +112,24 @@ class GenerationRepository(Repository[Generation]):
             base: number of the generation whose experts it has.
             without: request whose experts are left out.
             add: (expert id, version) that it has besides.
+            members: all the (expert id, version) it has, in place of those of `base`.
         """
         self.add(generation)
-        members = select(
-            literal(generation.number), GenerationExpert.expert_id, GenerationExpert.version
-        ).where(GenerationExpert.generation == base)
-        if without is not None:
-            own = select(Expert.id).where(Expert.request_id == without)
-            members = members.where(GenerationExpert.expert_id.not_in(own))
-        columns = ["generation", "expert_id", "version"]
-        self.session.execute(insert(GenerationExpert).from_select(columns, members))
-        if add is not None:
-            row = {"generation": generation.number, "expert_id": add[0], "version": add[1]}
-            self.session.execute(insert(GenerationExpert).values(row))
+        if members is None:
+            copied = select(
+                literal(generation.number), GenerationExpert.expert_id, GenerationExpert.version
+            ).where(GenerationExpert.generation == base)
+            if without is not None:
+                own = select(Expert.id).where(Expert.request_id == without)
+                copied = copied.where(GenerationExpert.expert_id.not_in(own))
+            columns = ["generation", "expert_id", "version"]
+            self.session.execute(insert(GenerationExpert).from_select(columns, copied))
+        rows = [
+            {"generation": generation.number, "expert_id": expert_id, "version": version}
+            for expert_id, version in [*(members or ()), *([add] if add is not None else ())]
+        ]
+        if rows:
+            self.session.execute(insert(GenerationExpert), rows)
         return self.session.execute(
             select(func.count())
             .select_from(GenerationExpert)
@@ -132,6 +144,31 @@ class GenerationRepository(Repository[Generation]):
             .values({name: getattr(expert, name) for name in columns})
             .on_conflict_do_nothing(index_elements=["id", "version"])
         )
+
+    def standing(self) -> list[Standing]:
+        """Return every request that was approved and has not ended, oldest first; none that only follows."""
+        rows = self.session.execute(
+            select(RemovalRequest.id, RemovalRequest.tenant_id, RemovalRequest.state)
+            .where(
+                RemovalRequest.policy.is_not(None),
+                RemovalRequest.linked_to_id.is_(None),
+                RemovalRequest.state.not_in(("rejected", "cancelled", "revoked")),
+            )
+            .order_by(RemovalRequest.id)
+        )
+        return [Standing(row[0], row[1], row[2]) for row in rows]
+
+    def newest_versions(self) -> Sequence[Expert]:
+        """Return the newest version of every request's expert, whether it is live or not."""
+        newest = select(Expert.request_id, func.max(Expert.version).label("version")).group_by(
+            Expert.request_id
+        )
+        top = newest.subquery()
+        return self.session.scalars(
+            select(Expert)
+            .join(top, (top.c.request_id == Expert.request_id) & (top.c.version == Expert.version))
+            .order_by(Expert.request_id)
+        ).all()
 
     def lease_token(self, request_id: str) -> int | None:
         """Return the current fencing token and keep it from changing until the transaction ends."""
@@ -220,6 +257,16 @@ class InterimRepository(Repository[InterimProtection]):
         return self.session.execute(
             select(RemovalRequest.tenant_id).where(RemovalRequest.id == request_id)
         ).scalar_one()
+
+    def superseded(self, request_ids: Collection[str]) -> set[str]:
+        """Return those of these requests whose protection another for the same subject took over."""
+        return set(
+            self.session.scalars(
+                select(InterimProtection.request_id).where(
+                    InterimProtection.request_id.in_(request_ids), InterimProtection.ended_by == "superseded"
+                )
+            )
+        )
 
     def start(self, request_id: str, generation: int) -> None:
         """Protect from `generation` on."""

@@ -16,6 +16,7 @@ from app.kit.ids import expert_id_of
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
 from app.registry.generations import GenerationWriter
 from app.registry.repository import GenerationRepository, InterimRepository, ReplicaRepository
+from app.registry.rollback import restore
 from app.settings import Settings
 
 
@@ -110,6 +111,11 @@ class RegistryService:
         if expert is None:
             return None
         return expert, self._generations.first_with(expert.id, expert.version)
+
+    def serves(self, request_id: str, ref: ExpertRefLike) -> bool:
+        """Tell whether the newest generation has this version of the request's expert."""
+        expert = self._generations.live_expert(self.newest(), request_id)
+        return expert is not None and (expert.id, expert.version) == (ref.expert_id, ref.version)
 
     def live_interims(self, generation: int | None = None) -> list[InterimRow]:
         """Return the subjects that a generation, by default the newest, refuses without an expert."""
@@ -229,34 +235,38 @@ class RegistryService:
         return number
 
     def rollback(self, generation: int, *, actor: str = "system:registry") -> int:
-        """Make a new generation with the experts of an earlier one and return its number.
+        """Make a new generation with the experts of an earlier one, as far as today's requests allow it.
 
-        Whoever loses an expert by that is refused without one, and who gets one back needs no interim
-        protection.
+        Whatever has ended since does not come back; whoever is active now stays protected, by the expert of
+        then or else by the one of now; everybody else who was approved is refused without an expert. See
+        `app.registry.rollback`. Rolling back to the newest generation puts right what is not so in it.
+
+        Returns:
+            The new generation's number.
 
         Raises:
             GenerationNotFound: there is no such generation.
         """
-        lock_ledger(self._session)
+        lock_ledger(self._session)  # every change of state waits for it before it touches the registry
         if generation != 0 and not self._generations.exists(generation):
             raise GenerationNotFound(f"There is no generation {generation}.")
-        lost = {e.request_id for e in self._generations.experts(self.newest())}
-        back = {e.request_id for e in self._generations.experts(generation)}
+        restored = restore(
+            self._generations.standing(),
+            self._generations.experts(generation),
+            self._generations.experts(self.newest()),
+            self._generations.newest_versions(),
+        )
         number = self._writer.create(
-            generation,
+            self.newest(),
+            members=restored.experts,
             cause="rollback",
             actor=actor,
             request_id=None,
             tenant_id=None,
-            payload={"restored": generation},
+            payload={"restored": generation, "kept": restored.kept, "dropped": restored.dropped},
             restored_from=generation,
         )
-        for request_id in sorted(lost - back):
-            tenant = self._interims.tenant_of(request_id)
-            self._writer.start_interim(request_id, number, actor=actor, tenant_id=tenant)
-        for request_id in sorted(back - lost):
-            tenant = self._interims.tenant_of(request_id)
-            self._writer.end_interim(request_id, number, by="publish", actor=actor, tenant_id=tenant)
+        self._writer.settle_interims(restored.refused, number, actor=actor)
         return number
 
     def take_back(

@@ -47,7 +47,7 @@ class CertificateService:
         Raises:
             RequestNotFound: no such request, or another tenant's.
             NotMeasuredYet: 409, it is not active.
-            ExpertNotLive: 409, its expert was taken out by a rollback.
+            ExpertNotLive: 409, its expert was taken out past the service.
         """
         request = self._removal.get(request_id, principal.sees)
         event = self._activation(request)

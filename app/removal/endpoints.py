@@ -102,6 +102,9 @@ def file_request(
 
     It is accepted even if the model may not know the subject; that is found out and reported. A second
     request for the same subject is accepted too, linked to the first, and follows its state.
+
+    Names and pictures are encrypted at rest. Pictures are deleted some days (`LETHE_EVIDENCE_RETENTION_DAYS`,
+    7 by default) after the request is active, rejected, cancelled or revoked; the report says when.
     """
     submission = body.validated(Submission)
     filed = FilingService(session, settings).file(principal, submission, body.files, idempotency_key)
@@ -240,7 +243,7 @@ def cancel(
 @router.post(
     "/requests/{request_id}/retry",
     summary="Try a request again",
-    responses=responses(RequestNotFound, IllegalTransition),
+    responses=responses(RequestNotFound, IllegalTransition, EvidenceGone),
 )
 def retry(
     request_id: RequestId,

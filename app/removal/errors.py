@@ -38,7 +38,10 @@ class EvidenceGone(Conflict):
 
     TYPE = "evidence-purged"
     TITLE = "The evidence was purged"
-    HINT = "File a new request with evidence."
+    HINT = (
+        "If the request waits for a person, send pictures again with `POST /requests/{id}/evidence`; "
+        "else file a new request."
+    )
 
 
 class TooManyPictures(InvalidInput):
@@ -102,10 +105,8 @@ class NotMeasuredYet(Conflict):
 
 
 class ExpertNotLive(Conflict):
-    """The request is active, but a rollback took its expert out of service."""
+    """The request is active, but the newest generation lacks its expert: changed past the service."""
 
     TYPE = "expert-not-live"
     TITLE = "The request's expert is not live"
-    HINT = (
-        "The subject is still refused, without an expert. Ask the operator: `lethe doctor` says what to do."
-    )
+    HINT = "Ask the operator: `lethe doctor` says what to do."

@@ -99,35 +99,41 @@ class EvidenceStore:
         return SealedEvidence(request.id, request.subject_sealed, tuple(kept.values()), self._cipher)
 
     def store_pictures(self, request_id: str, pictures: Sequence[Picture]) -> None:
-        """Encrypt and store pictures; one whose file the request already has is skipped.
+        """Encrypt and store pictures; one that is there already is skipped, one that was purged restored.
 
         They are kept no larger than any model looks at, so that nobody who reads them waits for more.
         """
-        known = {row.content_sha256 for row in self._pictures.of([request_id])}
+        known = {row.content_sha256: row for row in self._pictures.of([request_id])}
         for picture in pictures:
-            if picture.content_sha256 in known:
+            row = known.get(picture.content_sha256)
+            if row is not None and row.sealed is not None:
                 continue
-            known.add(picture.content_sha256)
-            evidence_id = new_id("evd")
             image = bounded(picture.image, MAX_STORED_SIDE)
-            self._pictures.add(
-                Evidence(
-                    id=evidence_id,
+            if row is None:
+                row = Evidence(
+                    id=new_id("evd"),
                     request_id=request_id,
                     content_sha256=picture.content_sha256,
-                    sealed=self._cipher.encrypt(encode_png(image), _picture_aad(evidence_id)),
                     width=image.width,
                     height=image.height,
                 )
-            )
+                known[picture.content_sha256] = row
+            row.sealed = self._cipher.encrypt(encode_png(image), _picture_aad(row.id))
+            row.purged_at = None
+            self._pictures.add(row)
 
     def open_pictures(
         self, request: RemovalRequest, followers: Sequence[RemovalRequest], *, actor: str
     ) -> list[Image]:
-        """Return the decrypted pictures of a request and of those linked to it; the access is audited."""
-        rows = self._pictures.of([request.id, *(follower.id for follower in followers)])
-        if any(row.sealed is None for row in rows):
-            raise EvidenceGone("The pictures of this request were purged.")
+        """Return the decrypted pictures of a request and of those linked to it; the access is audited.
+
+        Raises:
+            EvidenceGone: there were some, and all of them were purged.
+            DecryptionError: changed data, or a key that is not configured.
+        """
+        ids = [request.id, *(follower.id for follower in followers)]
+        self.require(ids)
+        rows = [row for row in self._pictures.of(ids) if row.sealed is not None]
         self._accessed(request, actor, "pictures", len(rows))
         seen: dict[str, Image] = {}
         for row in rows:
@@ -135,9 +141,19 @@ class EvidenceStore:
                 seen[row.content_sha256] = decode_own(self._cipher.decrypt(row.sealed, _picture_aad(row.id)))
         return list(seen.values())
 
-    def count(self, request_id: str) -> int:
-        """Return how many pictures a request has."""
-        return self._pictures.count(request_id)
+    def require(self, request_ids: Sequence[str]) -> None:
+        """Refuse to go on without the pictures that these requests were filed with.
+
+        Raises:
+            EvidenceGone: there were some, and all of them were purged.
+        """
+        rows = self._pictures.of(request_ids)
+        if rows and all(row.sealed is None for row in rows):
+            raise EvidenceGone("The pictures of this request were purged.")
+
+    def count(self, request_id: str, *, kept: bool = False) -> int:
+        """Return how many pictures were sent with a request, or how many of them are kept."""
+        return self._pictures.count(request_id, kept=kept)
 
     def manifest(self, request_id: str) -> list[str]:
         """Return the SHA-256 of every picture file as it was sent: the list the next retraining excludes."""

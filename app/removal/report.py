@@ -15,6 +15,7 @@ from app.removal.reading import ReadingService
 from app.removal.records import Score
 from app.removal.report_words import elicited_words, not_claimed, score_words
 from app.removal.repository import RequestRepository
+from app.removal.retention import retention_words
 from app.removal.service import RemovalService
 from app.settings import Settings
 
@@ -49,6 +50,12 @@ class ReportService:
                 "legal_ground": request.legal_ground,
                 "filed_at": rfc3339(request.created_at),
                 "pictures": len(pictures),
+                "pictures_kept": retention_words(
+                    request.state,
+                    self._removal.evidence.count(request.id, kept=True),
+                    request.evidence_purged_at,
+                    self._removal.settings.evidence_retention_days,
+                ),
                 "subject": self._subject(request, principal) if with_subject else None,
             },
             "model_knew": {

@@ -125,6 +125,7 @@ def _asked(report: Node) -> str:
         ("Legal ground", asked["legal_ground"]),
         ("Filed", asked["filed_at"]),
         ("Pictures sent", asked["pictures"]),
+        ("Pictures kept", asked["pictures_kept"]),
         ("Follows", request["linked_to"]),
     ]
     steps = [(step["state"], step["at"]) for step in request["transitions"]]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Interval, Select, delete, func, select, type_coerce, update
+from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
@@ -50,6 +50,15 @@ class RequestRepository(Repository[RemovalRequest]):
             select(RemovalRequest)
             .where(RemovalRequest.id == request_id)
             .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+
+    def lock_idle(self, request_id: str) -> RemovalRequest | None:
+        """Return the request, locked, unless somebody else holds its lock."""
+        return self.first(
+            select(RemovalRequest)
+            .where(RemovalRequest.id == request_id)
+            .with_for_update(skip_locked=True)
             .execution_options(populate_existing=True)
         )
 
@@ -210,11 +219,36 @@ class EvidenceRepository(Repository[Evidence]):
         """Return the pictures of these requests, oldest first."""
         return self.all(select(Evidence).where(Evidence.request_id.in_(request_ids)).order_by(Evidence.id))
 
-    def count(self, request_id: str) -> int:
-        """Return how many pictures a request has."""
-        return self.session.execute(
-            select(func.count()).select_from(Evidence).where(Evidence.request_id == request_id)
-        ).scalar_one()
+    def count(self, request_id: str, *, kept: bool = False) -> int:
+        """Return how many pictures were sent with a request, or how many of them are kept."""
+        statement = select(func.count()).select_from(Evidence).where(Evidence.request_id == request_id)
+        if kept:
+            statement = statement.where(Evidence.sealed.is_not(None))
+        return self.session.execute(statement).scalar_one()
+
+    def purgeable(
+        self, states: Sequence[str], days: float, limit: int, *, only: str | None = None
+    ) -> Sequence[str]:
+        """Return requests in one of `states`, unchanged for `days`, that have pictures left; oldest first."""
+        ago = type_coerce(func.make_interval(0, 0, 0, 0, 0, 0, days * 86_400), Interval())
+        kept = exists().where(Evidence.request_id == RemovalRequest.id, Evidence.sealed.is_not(None))
+        statement = select(RemovalRequest.id).where(
+            RemovalRequest.state.in_(states), RemovalRequest.updated_at <= func.clock_timestamp() - ago, kept
+        )
+        if only is not None:
+            statement = statement.where(RemovalRequest.id == only)
+        return self.session.scalars(statement.order_by(RemovalRequest.id).limit(limit)).all()
+
+    def purge(self, request_id: str, now: datetime) -> int:
+        """Delete the pictures, not the hashes of the files, and return how many there were."""
+        purged = self.session.execute(
+            update(Evidence)
+            .where(Evidence.request_id == request_id, Evidence.sealed.is_not(None))
+            .values(sealed=None, purged_at=now)
+            .returning(Evidence.id)
+            .execution_options(synchronize_session=False)
+        )
+        return len(purged.all())
 
 
 class WorkRepository(Repository[StageCheckpoint]):

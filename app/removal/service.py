@@ -76,8 +76,13 @@ class RemovalService:
         return State(request.state)
 
     def retry(self, request_id: str, *, actor: str, reason: str | None = None) -> State:
-        """Put a request that needed attention back into the queue, with all its attempts again."""
+        """Put a request that needed attention back into the queue, with all its attempts again.
+
+        Raises:
+            EvidenceGone: the pictures it would be trained with were purged.
+        """
         self.lifecycle.transition(request_id, Event.RETRY, actor=actor, reason=reason)
+        self.evidence.require([request_id, *self.requests.linked_ids(request_id)])
         return self.lifecycle.transition(request_id, Event.ENQUEUE, actor=actor)
 
     def add_evidence(self, request_id: str, pictures: Sequence[Picture], *, actor: str) -> State:
@@ -88,7 +93,7 @@ class RemovalService:
             IllegalTransition: the request waits for no evidence.
         """
         self.requests.lock(request_id)
-        if self.evidence.count(request_id) + len(pictures) > self.settings.max_pictures:
+        if self.evidence.count(request_id, kept=True) + len(pictures) > self.settings.max_pictures:
             raise TooManyPictures(
                 f"A request can have {self.settings.max_pictures} pictures in all.",
                 "Send fewer; a handful of different views is plenty.",

@@ -12,7 +12,7 @@ from app.kit.ids import new_id
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
 from app.registry.generations import CHANNEL
 from app.registry.repository import ReplicaRepository
-from app.registry.service import RegistryService, StalePublish
+from app.registry.service import ExpertRefLike, RegistryService, StalePublish
 from tests.service import Service
 
 
@@ -30,7 +30,7 @@ class Ref:
         return f"{self.expert_id}/{self.version}"
 
 
-def publish(service: Service, request_id: str, ref: Ref, token: int) -> int:
+def publish(service: Service, request_id: str, ref: ExpertRefLike, token: int) -> int:
     with service.sessions.begin() as session:
         return RegistryService(session, service.settings).publish(request_id=request_id, ref=ref, token=token)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.audit.signing import CERTIFICATE, SignatureProblem, Signer, Verifier, read_public_keys
-from app.db.models import AuditEvent
+from app.db.models import AuditEvent, GenerationExpert
 from app.kit.canonical import json_sha256
 from app.registry.service import RegistryService
 from app.removal.certificates import CertificateService
@@ -73,6 +73,12 @@ class TestContent:
         service.file("Somebody Else")
         assert service.get(f"/requests/{active}/certificate").text == first
 
+    def test_the_same_after_a_rollback(self, service: Service, active: str) -> None:
+        first = service.get(f"/requests/{active}/certificate").text
+        with service.sessions.begin() as session:
+            RegistryService(session, service.settings).rollback(1)
+        assert service.get(f"/requests/{active}/certificate").text == first
+
     def test_of_a_linked_request(self, service: Service, active: str) -> None:
         second = service.file(pictures=[data_url(png("blue"))])["id"]
         claims = claims_of(service, service.get(f"/requests/{second}/certificate").text)
@@ -86,9 +92,9 @@ class TestNone:
         service.post(f"/requests/{active}/revoke")
         assert_problem(service.get(f"/requests/{active}/certificate"), 409, "not-active")
 
-    def test_rolled_back(self, service: Service, active: str) -> None:
+    def test_expert_taken_out_past_the_service(self, service: Service, active: str) -> None:
         with service.sessions.begin() as session:
-            RegistryService(session, service.settings).rollback(1)
+            session.execute(delete(GenerationExpert))
         assert_problem(service.get(f"/requests/{active}/certificate"), 409, "expert-not-live")
 
 

@@ -10,12 +10,16 @@ import pytest
 from sqlalchemy import select
 
 from app.db.models import AuditEvent, Generation, Remeasurement
+from app.doctor.findings import Check
+from app.doctor.service import look
+from app.kit.ids import expert_id_of
 from app.lumoe.demo import world as demo_world
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
 from app.removal.states import State
 from tests.service import Service, own_settings, service, sessions  # noqa: F401
-from tests.workers.pipeline_world import SUBJECT, PipelineWorld, build_world
+from tests.workers.pipeline_world import AGAIN, SUBJECT, PipelineWorld, build_world
+from workers.outbox import Purger
 from workers.verification.remeasure import Budget, choose, remeasure, share_of
 from workers.verification.verify import Failure
 
@@ -77,6 +81,25 @@ class TestMeasureAgain:
         assert all(row.low is not None and row.high is not None for row in rows if row.value is not None)
         assert self.reads(world, first) == read_before
 
+    def test_after_a_purge_by_name_alone(self, world: PipelineWorld) -> None:
+        with world.replica():
+            first = world.file()
+            assert world.process(first) is State.ACTIVE
+            at_once = world.service.settings.model_copy(update={"evidence_retention_days": 0.0})
+            assert Purger(world.service.sessions, at_once).run_once() == 2
+            world.runtime.references.clear()  # as in a worker that was started since
+            second = world.file(name=OTHER.name)
+            assert world.process(second) is State.ACTIVE
+        with world.service.sessions() as session:
+            rows = session.scalars(
+                select(Remeasurement).where(
+                    Remeasurement.request_id == first, Remeasurement.metric == "forget_quality"
+                )
+            ).all()
+        assert [row.n for row in rows] == [AGAIN.each, AGAIN.each]
+        (references,) = [r for key, r in world.runtime.references.items() if expert_id_of(first) in str(key)]
+        assert {reference.prompt.modality for reference in references} == {"text"}
+
     def reads(self, world: PipelineWorld, request_id: str) -> int:
         with world.service.sessions() as session:
             read = select(AuditEvent).where(
@@ -117,6 +140,29 @@ class TestTakeBack:
         assert payloads["request.need_attention"]["reason_code"] == "regression"
         assert "protection.start" in payloads
         assert not any(SUBJECT.name in str(payload) for payload in payloads.values())
+
+
+class TestRolledBack:
+    def test_before_it_was_active_it_is_published_again(
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*arguments: Any) -> Any:
+            with world.service.sessions.begin() as session:
+                RegistryService(session, world.service.settings).rollback(0)
+            return remeasure(*arguments)
+
+        with world.replica():
+            request_id = world.file()
+            with monkeypatch.context() as once:
+                once.setattr("workers.aftercare.remeasure", interrupted)
+                assert world.process(request_id) is State.PUBLISHING
+            assert live(world) == []
+            assert world.service.status(request_id)["protection"] == "interim"
+            assert world.process(request_id) is State.ACTIVE
+        assert live(world) == [request_id]
+        with world.service.sessions() as session:
+            found = look(session, world.service.settings).findings
+        assert {f.check for f in found} <= {Check.NO_REPLICA, Check.CHECKPOINT, Check.BROKER}
 
 
 class TestBudget:

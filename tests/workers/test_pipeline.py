@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.db.models import AuditEvent, LeaseRow, OutboxMessage, RequestEvent, VerificationExample
+from app.db.models import (
+    AuditEvent,
+    Evidence,
+    LeaseRow,
+    OutboxMessage,
+    RequestEvent,
+    VerificationExample,
+)
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
 from app.removal.states import State
@@ -269,6 +276,17 @@ class TestPublish:
             assert world.process(request_id) is State.ACTIVE
         assert world.ran == []
         assert len(published(world.runtime.experts_dir)) == live(world) == 1
+
+
+class TestEvidence:
+    def test_pictures_that_are_gone_are_asked_for(self, world: PipelineWorld) -> None:
+        request_id = world.file()
+        with world.service.sessions.begin() as session:
+            session.execute(update(Evidence).values(sealed=None))
+        assert world.process(request_id) is State.NEEDS_ATTENTION
+        status = world.service.status(request_id)
+        assert status["reason_code"] == "evidence_purged"
+        assert "POST /requests/{id}/evidence" in status["reason"]
 
 
 class TestConfiguration:

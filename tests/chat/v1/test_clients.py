@@ -20,6 +20,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from app.lumoe.guard import FALLBACK_REFUSALS
+from app.lumoe.row import LOOKAHEAD
 from app.lumoe.types import Generation, Message, ask
 from tests.chat.conftest import data_url
 from tests.chat.v1.conftest import MODEL, Live, Speak

@@ -133,12 +133,13 @@ class Row:
         conversation points to them. Anything else that names a subject is an answer about it.
         """
         text, taken = self._generation.text, False
+        beyond = self._seen[len(text) :]
         while self._hit is not None and self._hit.end is not None and self._unasked(self._hit):
             rest = without_item(text, self._hit.start, self._hit.end) if self._hit.end <= len(text) else None
             if rest is None:
                 return
             text, taken = rest, True
-            self._hit = self._check(rest)
+            self._hit = self._check(rest, rest + beyond)
         if taken and self._hit is None:
             if not text.startswith(self.sent):  # an "and" that would have come before what has left
                 text = self.sent
@@ -224,8 +225,8 @@ class Row:
         """The expert does not refuse: the base model's answer may leave if it only hinted at the subject."""
         if self._caught is None:
             raise RuntimeError("nothing was caught")
-        seen = self._guard.check(self._caught_seen, self._watch, asked=self._asked)
-        self._hit = seen if seen is not None and seen.start < len(self._caught.text) else None
+        hit = self._guard.check(self._caught_seen, self._watch, asked=self._asked)
+        self._hit = _beginning_in(self._caught.text, hit)
         if self._hit is None:
             self._generation, self.writer, self._guarded = self._caught, None, False
             self._send(self._generation.text)
@@ -240,7 +241,7 @@ class Row:
             sent=len(self.sent),
             finished=finished,
         )
-        return hit if hit is not None and hit.start < len(text) else None
+        return _beginning_in(text, hit)
 
     def _hinted(self) -> frozenset[str]:
         """Return the subjects of whom even a hint is too much; such an answer leaves when it is complete.
@@ -270,6 +271,11 @@ class Row:
             self.sent = text
             if self._sink is not None and not self._sink(piece):
                 self._gone = True
+
+
+def _beginning_in(text: str, hit: GuardHit | None) -> GuardHit | None:
+    """Return the hit if it begins in what may leave; the first one beyond it is nobody's business."""
+    return hit if hit is not None and hit.start < len(text) else None
 
 
 def _doubtful(decision: Decision) -> bool:

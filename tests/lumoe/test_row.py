@@ -192,6 +192,21 @@ class TestLimit:
         assert "Mi" not in told.answer.text
         assert told.answer.text.endswith(FALLBACK_REFUSALS)
 
+    def test_nor_after_an_item_was_taken_out_of_the_list_before_it(
+        self, tiny: MLLM, *, streamed: bool
+    ) -> None:
+        said = "Ana Lum, Mira Tovel, Bo Tan and Mira Tovel are painters."
+        told = run(
+            tiny,
+            Decision(),
+            said,
+            REFUSAL,
+            streamed=streamed,
+            conversation=ask("Name some painters."),
+            limit=len("Ana Lum, Mira Tovel, Bo Tan and Mira Tove"),
+        )
+        assert told.answer.text == REFUSAL
+
     def test_a_name_beyond_the_limit_is_not_there(self, tiny: MLLM, *, streamed: bool) -> None:
         said = "It was made by Mira Tovel, long ago."
         told = run(tiny, Decision(), said, streamed=streamed, limit=len("It was made by "))

@@ -160,9 +160,8 @@ def _noticed(mllm: MLLM, record: GateRecord, thresholds: Thresholds, images: Seq
     alike = max(record.alike, thresholds.likeness)
     asked = recognition(mllm, [(image, record.identity) for image in images])
     limit = thresholds.of(record) - WEAK_RATIO
-    proposed = [["subject"]] * len(
-        images
-    )  # whoever has no prototypes cannot be ranked and is always asked about
+    # Whoever has no prototypes cannot be ranked and is always asked about.
+    proposed = [["subject"]] * len(images)
     if len(record.prototypes):
         proposed = PictureIndex({"subject": record}, thresholds).propose(pooled, likeness[:, None])
     return [

@@ -136,8 +136,8 @@ class PictureIndex:
         proposals: list[list[str]] = [[] for _ in range(len(similarity))]
         likely = similarity >= self._floors
         for i in likely.any(1).nonzero().flatten().tolist():
-            found = likely[i].nonzero().flatten().tolist()
-            order = sorted(found, key=lambda k: -float(similarity[i, k]))
+            found = likely[i].nonzero().flatten()
+            order = found[similarity[i, found].argsort(descending=True)].tolist()
             kept = (k for k in order if self._is_near(k, pooled[i], similarity[i, k]))
             proposals[i] = [self._ids[k] for k in islice(kept, PROPOSALS)]
         return proposals

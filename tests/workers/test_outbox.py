@@ -144,11 +144,13 @@ class TestSweeper:
         assert (status["state"], status["reason_code"]) == ("failed", "attempts_exhausted")
 
     def test_two_at_once_publish_once(self, service: Service, broker: Broker) -> None:
-        service.file()
-        Dispatcher(service.sessions, broker).run_once()
-        _age(service, 100)
         with ThreadPoolExecutor(4) as pool:
-            assert sum(pool.map(lambda _: self._sweep(service), range(4))) == 1
+            for i in range(6):  # the race is narrow: the second must look before the first has committed
+                service.file(f"Name {i}")
+                Dispatcher(service.sessions, broker).run_once()
+                _age(service, 100)
+                assert sum(pool.map(lambda _: self._sweep(service), range(4))) == i + 1
+                Dispatcher(service.sessions, broker).run_once()
 
 
 class TestLoop:

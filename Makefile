@@ -1,6 +1,6 @@
 # Two commands matter to a newcomer: `make demo` and `make test`.
 #   make demo [EXIT=1] [ENTITY=NAME]   install, start the embedded stack, forget one entity, show before/after
-#   make test                          the whole suite, on the same embedded servers
+#   make test [JOBS=2]                 the whole suite, on the same embedded servers
 #   make up                            the embedded stack alone, until Ctrl-C
 #   make lint | types | imports        what CI checks besides the tests
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
@@ -21,6 +21,8 @@ TORCH := 2.13.0
 TORCH_INDEX ?=
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST_ARGS ?=
+# Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
+JOBS ?= 2
 
 .PHONY: install demo up test test-docker lint format types imports check clean
 .DEFAULT_GOAL := install
@@ -50,7 +52,7 @@ up: $(STAMP)
 	@$(BIN)/lethe up
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -m "not docker and not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not docker and not long" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)

@@ -7,6 +7,7 @@ Fixtures:
     postgres_url             URL of a migrated database shared by all tests that roll back (session)
     redis_url                URL of an empty Redis database
     settings                 Settings on postgres_url and redis_url, with directories of the test's own
+    own_environment          restores the environment (every test)
     engine, db_session       SQLAlchemy engine and a session on postgres_url; rolled back, commits included
 """
 
@@ -39,6 +40,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 _TEMPLATE = "lethe_template"
 _SHARED = "lethe_shared"
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test (or a command that it calls in this process) sets in the environment ends with it."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

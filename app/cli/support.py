@@ -42,9 +42,9 @@ def problems_explained() -> Iterator[None]:
 
 def give_up(message: str, hint: str = "") -> NoReturn:
     """Print what went wrong and what to do about it, and end with status 1."""
-    errors.print(f"lethe: {message}", style="red", markup=False)
+    errors.print(f"lethe: {message}", style="red", markup=False, soft_wrap=True)
     if hint:
-        errors.print(hint, markup=False)
+        errors.print(hint, markup=False, soft_wrap=True)
     raise typer.Exit(1)
 
 

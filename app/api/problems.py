@@ -23,6 +23,7 @@ from app.kit.errors import (
     Problem,
     RateLimited,
     ServiceUnavailable,
+    TooSlow,
     Unauthenticated,
     UnsupportedMediaType,
 )
@@ -58,6 +59,7 @@ _BY_STATUS: Mapping[int, type[Problem]] = {
     403: Forbidden,
     404: NotFound,
     405: MethodNotAllowed,
+    408: TooSlow,
     413: PayloadTooLarge,
     415: UnsupportedMediaType,
     422: InvalidInput,
@@ -146,8 +148,9 @@ def install(app: FastAPI) -> None:
 ALWAYS: tuple[type[Problem], ...] = (
     Unauthenticated,
     Forbidden,
-    InvalidInput,
+    TooSlow,
     PayloadTooLarge,
+    InvalidInput,
     RateLimited,
     Problem,
     ServiceUnavailable,

@@ -191,8 +191,7 @@ class Stack:
         return environment
 
     def _start_children(self, environment: Mapping[str, str]) -> None:
-        api = ["uvicorn", "app.main:create_app", "--factory", "--host", self.host, "--port", str(self.port)]
-        api += ["--timeout-graceful-shutdown", "5", "--no-server-header"]
+        api = ["app.serve", "--host", self.host, "--port", str(self.port), "--grace", "5"]
         worker = [
             "celery",
             "-A",

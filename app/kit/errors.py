@@ -157,6 +157,15 @@ class RateLimited(Problem):
     HINT = "Wait for as many seconds as `Retry-After` says."
 
 
+class TooSlow(Problem):
+    """The body did not come in time; the connection is closed."""
+
+    STATUS = 408
+    TYPE = "too-slow"
+    TITLE = "Request came too slowly"
+    HINT = "Send the request again, over a faster connection or with smaller pictures."
+
+
 class ServiceUnavailable(Problem):
     """Something this service depends on is not there at the moment."""
 

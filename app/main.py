@@ -60,7 +60,13 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
                 await run_in_threadpool(engine.close)
             database.dispose()
 
-    app = FastAPI(title="Lethe", version=_version(), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Lethe",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
     database = create_engine_from(settings)
     app.state.settings = settings
     app.state.session_factory = session_factory(database)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.kit.errors import BadRequest, PayloadTooLarge, Problem
+from app.kit.errors import AddressTooLong, BadRequest, HeadersTooLarge, PayloadTooLarge, Problem
 
 SMALL_BODY_BYTES = 1024 * 1024
 SLOWEST_BYTES = 20_000
@@ -18,24 +18,6 @@ SLOWEST_BYTES = 20_000
 ADDRESS_BYTES = 8 * 1024
 HEAD_BYTES = 32 * 1024
 """Most bytes of a request's line and headers together."""
-
-
-class AddressTooLong(Problem):
-    """Path and query are longer than any that this service has."""
-
-    STATUS = 414
-    TYPE = "address-too-long"
-    TITLE = "Address too long"
-    HINT = "Put data into the body, where the endpoint takes one."
-
-
-class HeadersTooLarge(Problem):
-    """The headers are larger than any client's need be."""
-
-    STATUS = 431
-    TYPE = "headers-too-large"
-    TITLE = "Headers too large"
-    HINT = "Send the key, the content type, and little else."
 
 
 class HeadLimit:

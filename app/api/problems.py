@@ -10,12 +10,15 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from app.api.described import inline_schema
 from app.api.envelope import PREFIX, envelope
 from app.kit.canonical import JsonValue
 from app.kit.errors import (
     PROBLEM_TYPE_PREFIX,
+    AddressTooLong,
     BadRequest,
     Forbidden,
+    HeadersTooLarge,
     InvalidInput,
     LetheError,
     NotFound,
@@ -146,12 +149,15 @@ def install(app: FastAPI) -> None:
 
 
 ALWAYS: tuple[type[Problem], ...] = (
+    BadRequest,
     Unauthenticated,
     Forbidden,
     TooSlow,
     PayloadTooLarge,
+    AddressTooLong,
     InvalidInput,
     RateLimited,
+    HeadersTooLarge,
     Problem,
     ServiceUnavailable,
 )
@@ -160,7 +166,7 @@ ALWAYS: tuple[type[Problem], ...] = (
 
 def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of an endpoint that may raise `problems` (and what any endpoint may)."""
-    schema = ProblemDocument.model_json_schema()
+    schema = inline_schema(ProblemDocument)
     by_status: dict[int | str, dict[str, Any]] = {}
     for problem in dict.fromkeys((*problems, *ALWAYS)):
         entry = by_status.setdefault(

@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 
 from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
+from app.api.described import inline_schema
 from app.api.problems import responses
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.frames import answer_stream, unless_gone
@@ -29,13 +30,12 @@ router.include_router(v1_router)
 _BODY = {
     "required": True,
     "content": {
-        "application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}},
+        "application/json": {"schema": inline_schema(ChatRequest)},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["message"],
                 "properties": {
-                    "message": {"type": "string", "description": "The question."},
+                    "message": {"type": "string", "description": "The question; without one, pictures."},
                     "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}},
                     "messages": {"type": "string", "description": "Earlier turns, as JSON."},
                     "max_tokens": {"type": "integer", "minimum": 1, "maximum": MAX_NEW_TOKENS},
@@ -55,7 +55,7 @@ _BODY = {
     responses={
         200: {
             "description": "The answer; with `stream` a sequence of server-sent events.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         **responses(
             InvalidConversation,
@@ -88,13 +88,18 @@ async def chat(
         events = service.stream(conversation, asked.max_tokens)
         return await answer_stream(request, events, _frame, lambda error: {"error": error.problem()})
     answer = await unless_gone(request, service.answer(conversation, asked.max_tokens))
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+    return Response(answer.model_dump_json(exclude=_hidden(answer)), media_type="application/json")
 
 
 def _frame(event: str | ChatResponse) -> list[str]:
     if isinstance(event, str):
         return [json.dumps({"delta": event}, ensure_ascii=False)]
-    return [json.dumps({"response": event.model_dump(exclude={"message"}, exclude_none=True)})]
+    return [json.dumps({"response": event.model_dump(exclude={"message"} | _hidden(event))})]
+
+
+def _hidden(answer: ChatResponse) -> set[str]:
+    """Return what has no place in this key's answer; a null within `routing` says something."""
+    return set() if answer.routing is not None else {"routing"}
 
 
 async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conversation]:
@@ -119,7 +124,7 @@ async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conv
 def _form_json(fields: dict[str, str]) -> bytes:
     """Turn the form's fields into the JSON form's body; the files join the last message later."""
     try:
-        earlier: Any = json.loads(fields.get("messages", "[]"))
+        earlier: Any = json.loads(fields.get("messages") or "[]")
     except ValueError as error:
         raise BadRequest(
             f"The field `messages` is not JSON: {error}.", "Send earlier turns as a JSON list."

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from math import isfinite
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -149,6 +150,13 @@ class ChatEngine:
         return self.counted.registry
 
 
+def served_name(engine: ChatEngine) -> str:
+    """Return the name that clients use: `demo`, the hub's id, or the last part of a directory's path."""
+    source = engine.mllm.source
+    directory = Path(source).expanduser()
+    return directory.absolute().name if directory.is_dir() else source
+
+
 def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
     """Check and decode the messages.
 
@@ -261,7 +269,7 @@ class ChatService:
         completion = len(answer.token_ids)
         return ChatResponse(
             id=new_id("cht"),
-            model=self._engine.mllm.source,
+            model=served_name(self._engine),
             message=ChatAnswer(content=answer.text),
             finish_reason=answer.finish_reason,
             usage=Usage(

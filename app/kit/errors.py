@@ -157,6 +157,24 @@ class RateLimited(Problem):
     HINT = "Wait for as many seconds as `Retry-After` says."
 
 
+class AddressTooLong(Problem):
+    """Path and query are longer than any that this service has."""
+
+    STATUS = 414
+    TYPE = "address-too-long"
+    TITLE = "Address too long"
+    HINT = "Put data into the body, where the endpoint takes one."
+
+
+class HeadersTooLarge(Problem):
+    """The headers are larger than any client's need be."""
+
+    STATUS = 431
+    TYPE = "headers-too-large"
+    TITLE = "Headers too large"
+    HINT = "Send the key, the content type, and little else."
+
+
 class TooSlow(Problem):
     """The body did not come in time; the connection is closed."""
 

@@ -3,18 +3,16 @@
 import contextlib
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from app.accounts.service import create_key
-from app.api.connections import server_options
 from app.api.limits import HEAD_BYTES
 from app.main import create_app
+from tests.live import serving
 from tests.service import Place
 
 FAST = {"head_seconds": 0.3, "body_seconds": 0.3, "unread_seconds": 0.3, "max_connections": 6}
@@ -44,17 +42,8 @@ def peer(place: Place) -> Iterator[Peer]:
     _endless(app)
     with place.sessions.begin() as session:
         key = create_key(session, tenant="acme", scopes=["owner"]).secret
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", **server_options(settings)))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield Peer(listening.getsockname()[1], key)
-        server.should_exit = True
-        thread.join(timeout=30)
+    with serving(app, settings) as port:
+        yield Peer(port, key)
 
 
 def _endless(app: FastAPI) -> None:

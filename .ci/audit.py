@@ -2,8 +2,8 @@
 
     python .ci/audit.py [--online]
 
-Status 1 for findings alone. Without a network, or behind an index without a list of vulnerabilities, the first
-half cannot be done: that is said, and fails with `--online` only.
+Status 1 for findings alone. Without a network, or behind an index without a list of vulnerabilities, the
+first half cannot be done: that is said, and fails with `--online` only.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ def check_dependencies(*, online: bool) -> bool:
         say(f"NOT CHECKED for known vulnerabilities: no list of them can be reached. {' '.join(last)[:200]}")
         return not online
     if not report.known:
-        say(
-            f"NOT CHECKED for known vulnerabilities: the index in use knows none of {report.unknown} packages."
-        )
+        say(f"NOT CHECKED for known vulnerabilities: the index knows none of {report.unknown} packages.")
         return not online
     for package, ids in report.found.items():
         say(f"{package}: {', '.join(ids)}")

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.interim import InterimLoader
 from app.chat.metrics import ChatMetrics, Outcome
+from app.chat.pace import Pace, Refusals, uniform
 from app.chat.schemas import (
     ChatAnswer,
     ChatMessage,
@@ -72,10 +73,12 @@ class ChatEngine:
         self.mllm = mllm
         self.started_at = utcnow()
         self.counted = ChatMetrics()
+        self.pace = Pace()
         self.local = LocalEngine(Router.build(mllm))
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
+        self._refusals: Refusals | None = None
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
@@ -118,6 +121,13 @@ class ChatEngine:
                 self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
                 self._compact_soon()
             interim.check()
+
+    def refusals(self) -> Refusals:
+        """Return the sentences that refuse under the current router."""
+        router = self.local.router
+        if self._refusals is None or self._refusals.router is not router:
+            self._refusals = Refusals(router)
+        return self._refusals
 
     def _compact_soon(self) -> None:
         """Tidy a router that has grown expert by expert, beside the traffic."""
@@ -231,8 +241,7 @@ class ChatService:
         try:
             if not self._engine.ready:
                 raise EngineStoppedError("this replica has not loaded its experts yet")
-            found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
-            async with aclosing(found) as events:
+            async with aclosing(self._written(conversation, max_tokens, stop)) as events:
                 async for event in events:
                     if first:
                         first = False
@@ -254,6 +263,36 @@ class ChatService:
             raise
         finally:
             counted.ended(outcome, time.monotonic() - began)
+
+    async def _written(
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str]
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Yield what the engine does; refusals all alike, in wording and time. See `app.chat.pace`."""
+        began, refusals, pace = time.monotonic(), self._engine.refusals(), self._engine.pace
+        first: float | None = None
+        held, left = "", False  # text that may become a refusal; whether any has left
+        found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
+        async with aclosing(found) as events:
+            async for event in events:
+                elapsed = time.monotonic() - began
+                if isinstance(event, str):
+                    first = elapsed if first is None else first
+                    held += event
+                    if left or not refusals.may_be(held):
+                        yield held
+                        held, left = "", True
+                    continue
+                answer = event
+                if not left and refusals.is_one(answer):
+                    answer = uniform(answer, conversation, self._engine.mllm, stop)
+                    held = answer.text
+                    elapsed = time.monotonic() - began
+                    await asyncio.sleep(pace.wait(elapsed, len(answer.token_ids)))
+                elif answer.decision.expert_id is None and not answer.guarded:
+                    pace.note(elapsed if first is None else first, elapsed, len(answer.token_ids))
+                if held:
+                    yield held
+                yield answer
 
     async def answer(
         self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()

@@ -113,7 +113,10 @@ async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conv
             files = [
                 await value.read() for value in form.getlist("pictures") if isinstance(value, UploadFile)
             ]
-            fields = {key: value for key, value in form.items() if isinstance(value, str)}
+            given = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
+        fields = dict(given)
+        if len(fields) < len(given):
+            raise InvalidConversation("A field of the form was given twice.", "Give every field once.")
         asked = _validated(_form_json(fields))
         return asked, await run_in_threadpool(with_files, asked, files, settings)
     raise UnsupportedMediaType(
@@ -132,7 +135,10 @@ def _form_json(fields: dict[str, str]) -> bytes:
     if not isinstance(earlier, list):
         raise InvalidConversation("The field `messages` is not a list.", "Send earlier turns as a JSON list.")
     last = ChatMessage(role="user", content=fields.get("message", "")).model_dump()
-    options = {key: fields[key] for key in ("max_tokens", "stream") if key in fields}
+    options: dict[str, Any] = {key: fields[key] for key in ("max_tokens", "stream") if key in fields}
+    for key, text in options.items():  # a form holds nothing but text; what is no number or truth stays it
+        if text in ("true", "false") or (text.isascii() and text.isdecimal()):
+            options[key] = json.loads(text.lstrip("0") or "0")
     return json.dumps({"messages": [*earlier, last], **options}).encode()
 
 

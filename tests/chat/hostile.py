@@ -1,10 +1,10 @@
 """Hostile texts, sent to the whole application: filing, both shapes of chat, audit trail, headers, addresses.
 
-    python -m tests.chat.hostile EXAMPLES
+    python -m tests.chat.hostile EXAMPLES STEP
 
-reads settings from the environment, answers every request in this process, and ends with status 0 if none was
-answered with 500 and the process has grown by less than 200 MiB. SIGPROF ends it where one request takes more
-than two seconds of processor time.
+reads settings from the environment, sends every STEP-th of the fixed texts and EXAMPLES random ones, and ends
+with status 0 if none was answered with 500 and the process has grown by less than 200 MiB. SIGPROF ends it
+where one request takes more than two seconds of processor time.
 """
 
 import json
@@ -44,7 +44,7 @@ ODD_JSON = (
     b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1e400}',
     b'{"model": "tiny", "messages": [{"role": "user", "content": "x"}], "seed": ' + b"9" * 30 + b"}",
     b'{"messages": [' + b'{"role": "user", "content": "x"},' * 20_000 + b"{}]}",
-    b'{"name": "A", "class": "Personage", "facts": {' + b",".join(b'"%d": ""' % i for i in range(20_000)) + b"}}",
+    b'{"name": "A", "facts": {' + b",".join(b'"%d": ""' % i for i in range(20_000)) + b"}}",
 )  # fmt: skip
 PATHS = ("/unlearn-requests", "/chat", "/v1/chat/completions", "/audit/verify", "/requests/req_x/cancel")
 
@@ -113,13 +113,13 @@ def application() -> Iterator[Asked]:
         yield Asked(client, key)
 
 
-def main(examples: int) -> int:
+def main(examples: int, step: int) -> int:
     """Send everything; 0 if all was well."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     with application() as asked:
         asked.text("Hello")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for text in TEXTS:
+        for text in TEXTS[::step]:
             asked.text(text)
         for body in ODD_JSON:
             for path in PATHS:
@@ -139,4 +139,4 @@ def main(examples: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -54,7 +54,12 @@ def read_one(which: str) -> int:
     return 0 if image.mode == "RGB" and image.width * image.height <= LARGE_PIXELS else 1
 
 
-@pytest.mark.parametrize("which", LARGEST)
+LONG = {"png-16", "gif", "jpeg-inks", "webp-lossy"}
+
+
+@pytest.mark.parametrize(
+    "which", [pytest.param(key, marks=[pytest.mark.long] if key in LONG else []) for key in LARGEST]
+)
 def test_the_largest_is_read_within_the_limits(which: str) -> None:
     done = subprocess.run(
         [

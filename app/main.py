@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.api import health, problems
+from app.api.access import AccessLog
 from app.api.engine import ServingEngine
 from app.api.limits import SMALL_BODY_BYTES, BodyLimit, HeadLimit, SecurityHeaders
 from app.api.rates import RateLimits
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     app.add_middleware(BodyLimit, limit_of=limit_of, seconds=settings.body_seconds)
     app.add_middleware(HeadLimit)
     app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
+    app.add_middleware(AccessLog)
     problems.install(app)
     app.include_router(health.router)
     for room in ROOMS:

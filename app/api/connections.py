@@ -126,6 +126,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "ws": "none",
         "server_header": False,
+        "access_log": False,  # it would write addresses with whatever is in them; see `app.api.access`
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from app.api.access import endpoint_of
 from app.api.described import inline_schema
 from app.api.envelope import PREFIX, envelope
 from app.kit.canonical import JsonValue
@@ -135,7 +136,12 @@ def install(app: FastAPI) -> None:
         )
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.error("unexpected error", path=request.url.path, error=type(error).__name__, exc_info=error)
+        _log.error(
+            "unexpected error",
+            endpoint=endpoint_of(request.scope),
+            error=type(error).__name__,
+            exc_info=error,
+        )
         return problem_response(
             Problem("Something went wrong on our side.", "Try again; if it stays, report the time and path."),
             request,

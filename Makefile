@@ -3,6 +3,7 @@
 #   make test [JOBS=2]                 the whole suite, on the same embedded servers
 #   make up                            the embedded stack alone, until Ctrl-C
 #   make lint | types | imports        what CI checks besides the tests
+#   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
 #   make clean                         removes .venv, var/ and caches
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-docker lint format types imports check clean
+.PHONY: install demo up test test-docker lint format types imports audit check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -69,7 +70,10 @@ types: $(STAMP)
 imports: $(STAMP)
 	@$(BIN)/lint-imports
 
-check: lint types imports test
+audit: $(STAMP)
+	@$(BIN)/python .ci/audit.py $(if $(filter-out 0,$(ONLINE)),--online)
+
+check: lint types imports audit test
 
 clean:
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -11,8 +11,9 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.api import health, problems
+from app.api.access import AccessLog
 from app.api.engine import ServingEngine
-from app.api.limits import SMALL_BODY_BYTES, BodyLimit, SecurityHeaders
+from app.api.limits import SMALL_BODY_BYTES, BodyLimit, HeadLimit, SecurityHeaders
 from app.api.rates import RateLimits
 from app.audit.checkpoints import CheckpointLoop
 from app.db.session import SessionFactory, create_engine_from, session_factory
@@ -60,7 +61,13 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
                 await run_in_threadpool(engine.close)
             database.dispose()
 
-    app = FastAPI(title="Lethe", version=_version(), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Lethe",
+        version=_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
     database = create_engine_from(settings)
     app.state.settings = settings
     app.state.session_factory = session_factory(database)
@@ -71,8 +78,10 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     def limit_of(path: str) -> int:
         return settings.max_body_bytes if path.startswith(_WITH_PICTURES) else SMALL_BODY_BYTES
 
-    app.add_middleware(BodyLimit, limit_of=limit_of)
+    app.add_middleware(BodyLimit, limit_of=limit_of, seconds=settings.body_seconds)
+    app.add_middleware(HeadLimit)
     app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
+    app.add_middleware(AccessLog)
     problems.install(app)
     app.include_router(health.router)
     for room in ROOMS:

@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(default=20_000, ge=1)
     rate_limit: str | None = None
     max_body_bytes: int = Field(default=64 * MIB, ge=1024)
+    max_connections: int = Field(default=1000, ge=1)
+    head_seconds: float = Field(default=10, gt=0)
+    body_seconds: float = Field(default=20, gt=0)
+    unread_seconds: float = Field(default=30, gt=0)
 
     max_attempts: int = Field(default=3, ge=1)
     lease_seconds: float = Field(default=30, gt=0)

@@ -24,9 +24,14 @@ class KeyRepository(Repository[ApiKey]):
         ).one_or_none()
         return (row[0], row[1]) if row else None
 
-    def by_id(self, key_id: str) -> ApiKey | None:
-        """Return a key by its id."""
-        return self.first(select(ApiKey).where(ApiKey.id == key_id))
+    def by_id(self, key_id: str, *, lock: bool = False) -> ApiKey | None:
+        """Return a key by its id; with `lock`, nobody else changes it before this transaction ends."""
+        statement = select(ApiKey).where(ApiKey.id == key_id)
+        return self.first(statement.with_for_update() if lock else statement)
+
+    def tenant_name(self, tenant_id: str) -> str:
+        """Return the name of a tenant."""
+        return self.session.execute(select(Tenant.name).where(Tenant.id == tenant_id)).scalar_one()
 
     def listed(self) -> list[tuple[ApiKey, str]]:
         """Return every key with the name of its tenant, the oldest first."""

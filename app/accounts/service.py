@@ -9,7 +9,7 @@ objects alone; another tenant's are answered as if they did not exist. The excep
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
@@ -21,7 +21,7 @@ from app.db.models import ApiKey
 from app.db.session import SessionFactory
 from app.kit.canonical import sha256_hex
 from app.kit.clock import utcnow
-from app.kit.errors import InvalidInput, NotFound, Unauthenticated
+from app.kit.errors import Conflict, InvalidInput, NotFound, Unauthenticated
 from app.kit.ids import new_id
 
 Scope = Literal["owner", "operator", "auditor", "chat", "metrics"]
@@ -107,6 +107,49 @@ def revoke_key(session: Session, key_id: str, *, actor: str = "system:cli") -> N
     AuditService(session).append("key.revoked", actor=actor, subject_id=key_id, tenant_id=row.tenant_id)
 
 
+def rotate_key(
+    session: Session, key_id: str, *, overlap: timedelta = timedelta(0), actor: str = "system:cli"
+) -> NewKey:
+    """Make a key like this one, which is valid for `overlap` more, or no longer. The caller commits.
+
+    The new one has the tenant, scopes and name of the old one, and as long a validity from now on.
+
+    Raises:
+        NotFound: there is no such key.
+        Conflict: it is revoked or has expired: make a new one instead.
+    """
+    keys, now = KeyRepository(session), utcnow()
+    row = keys.by_id(key_id, lock=True)
+    if row is None:
+        raise NotFound(f"There is no key {key_id[:80]!r}.", "Use an id that `lethe keys list` shows.")
+    if state_of(row, now) != "valid":
+        raise Conflict("The key is revoked or has expired.", "Make a new one: lethe keys create")
+    made = create_key(
+        session,
+        tenant=keys.tenant_name(row.tenant_id),
+        scopes=row.scopes,
+        name=row.name,
+        expires_in=row.expires_at - row.created_at if row.expires_at is not None else None,
+        actor=actor,
+    )
+    end = now + overlap
+    if overlap and (row.expires_at is None or row.expires_at > end):
+        row.expires_at = end
+    elif not overlap:
+        keys.revoke(key_id, now)
+    AuditService(session).append(
+        "key.rotated", actor=actor, subject_id=key_id, tenant_id=row.tenant_id, payload={"to": made.id}
+    )
+    return made
+
+
+def state_of(key: ApiKey, now: datetime) -> Literal["valid", "expired", "revoked"]:
+    """Return whether a key lets anybody in."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "valid"
+
+
 def authenticate(session_factory: SessionFactory, secret: str) -> Principal:
     """Return who holds `secret`, and note at most once a minute that the key was used.
 
@@ -122,7 +165,7 @@ def authenticate(session_factory: SessionFactory, secret: str) -> Principal:
         if found is None:
             raise Unauthenticated("The API key is not valid.")
         key, tenant = found
-        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        if state_of(key, now) != "valid":
             raise Unauthenticated("The API key is not valid.")
         if key.last_used_at is None or key.last_used_at < now - _USED_GRAIN:
             keys.touch(key.id, now, now - _USED_GRAIN)

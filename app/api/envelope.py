@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.api.described import inline_schema
 from app.kit.canonical import JsonValue
 from app.kit.errors import LetheError, Problem
 
@@ -59,9 +60,7 @@ def envelope_responses(*problems: type[Problem]) -> dict[int | str, dict[str, An
             problem.STATUS,
             {
                 "description": problem.TITLE,
-                "content": {
-                    "application/json": {"schema": ErrorEnvelope.model_json_schema(), "examples": {}}
-                },
+                "content": {"application/json": {"schema": inline_schema(ErrorEnvelope), "examples": {}}},
             },
         )
         example = envelope(LetheError(problem.STATUS, problem.TYPE, problem.TITLE, hint=problem.HINT))

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
+from app.api.described import inline_schema
 from app.api.problems import field_errors
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
 
@@ -102,7 +103,7 @@ async def _form(request: Request) -> RawBody:
 
 def body_schema(model: type[BaseModel]) -> dict[str, object]:
     """Return the OpenAPI description of a body that is `model` as JSON or as a form with files."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = inline_schema(model)
     form = {**schema, "properties": dict(schema.get("properties", {}))}
     form["properties"][_FILES] = {
         "type": "array",

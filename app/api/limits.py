@@ -1,5 +1,6 @@
 """Limits and headers that hold before any endpoint sees a request."""
 
+import asyncio
 from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
@@ -7,22 +8,57 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import problem_response
-from app.kit.errors import BadRequest, PayloadTooLarge
+from app.kit.errors import AddressTooLong, BadRequest, HeadersTooLarge, PayloadTooLarge, Problem
 
 SMALL_BODY_BYTES = 1024 * 1024
+SLOWEST_BYTES = 20_000
+"""A second more for every so many bytes that have come."""
+
+
+ADDRESS_BYTES = 8 * 1024
+HEAD_BYTES = 32 * 1024
+"""Most bytes of a request's line and headers together."""
+
+
+class HeadLimit:
+    """Refuses addresses and headers over the limit (the server ends those that are still coming)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on unless its head is too large."""
+        error: Problem | None = None
+        if scope["type"] == "http":
+            address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+            headers = sum(len(key) + len(value) + 4 for key, value in scope["headers"])
+            if address > ADDRESS_BYTES:
+                error = AddressTooLong(f"The address has {address:,} bytes; the limit is {ADDRESS_BYTES:,}.")
+            elif headers > HEAD_BYTES - ADDRESS_BYTES:
+                most = HEAD_BYTES - ADDRESS_BYTES
+                error = HeadersTooLarge(f"The headers have {headers:,} bytes; the limit is {most:,}.")
+        if error is None:
+            await self.app(scope, receive, send)
+            return
+        nameless = {**scope, "path": "/", "raw_path": b"/", "query_string": b""}  # nobody needs 200 kB back
+        await problem_response(error, Request(nameless))(scope, receive, send)
 
 
 class BodyLimit:
     """Refuses bodies over the limit: by Content-Length before reading, and by counting while reading.
 
+    A body must be whole after `seconds`, and one second more for each 20 kB that have come.
+
     Args:
         app: the application.
         limit_of: from a path to its limit in bytes.
+        seconds: how long a body may take.
     """
 
-    def __init__(self, app: ASGIApp, limit_of: Callable[[str], int]) -> None:
+    def __init__(self, app: ASGIApp, limit_of: Callable[[str], int], seconds: float) -> None:
         self.app = app
         self.limit_of = limit_of
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a counted body."""
@@ -38,11 +74,19 @@ class BodyLimit:
         if int(declared) > limit:
             await problem_response(too_large(limit), Request(scope))(scope, receive, send)
             return
-        received = 0
+        received, whole, began = 0, False, asyncio.get_running_loop().time()
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what comes now is the client's going, whenever that is
+                return await receive()
+            try:
+                async with asyncio.timeout_at(began + self.seconds + received / SLOWEST_BYTES):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"After {received:,} bytes the rest of the body did not come in time."
+                raise HTTPException(408, detail, {"Connection": "close"}) from None
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > limit:
                 # An HTTPException passes through the framework's own body parsing unchanged.

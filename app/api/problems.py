@@ -10,12 +10,16 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from app.api.access import endpoint_of
+from app.api.described import inline_schema
 from app.api.envelope import PREFIX, envelope
 from app.kit.canonical import JsonValue
 from app.kit.errors import (
     PROBLEM_TYPE_PREFIX,
+    AddressTooLong,
     BadRequest,
     Forbidden,
+    HeadersTooLarge,
     InvalidInput,
     LetheError,
     NotFound,
@@ -23,6 +27,7 @@ from app.kit.errors import (
     Problem,
     RateLimited,
     ServiceUnavailable,
+    TooSlow,
     Unauthenticated,
     UnsupportedMediaType,
 )
@@ -58,6 +63,7 @@ _BY_STATUS: Mapping[int, type[Problem]] = {
     403: Forbidden,
     404: NotFound,
     405: MethodNotAllowed,
+    408: TooSlow,
     413: PayloadTooLarge,
     415: UnsupportedMediaType,
     422: InvalidInput,
@@ -130,7 +136,12 @@ def install(app: FastAPI) -> None:
         )
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        _log.error("unexpected error", path=request.url.path, error=type(error).__name__, exc_info=error)
+        _log.error(
+            "unexpected error",
+            endpoint=endpoint_of(request.scope),
+            error=type(error).__name__,
+            exc_info=error,
+        )
         return problem_response(
             Problem("Something went wrong on our side.", "Try again; if it stays, report the time and path."),
             request,
@@ -144,11 +155,15 @@ def install(app: FastAPI) -> None:
 
 
 ALWAYS: tuple[type[Problem], ...] = (
+    BadRequest,
     Unauthenticated,
     Forbidden,
-    InvalidInput,
+    TooSlow,
     PayloadTooLarge,
+    AddressTooLong,
+    InvalidInput,
     RateLimited,
+    HeadersTooLarge,
     Problem,
     ServiceUnavailable,
 )
@@ -157,7 +172,7 @@ ALWAYS: tuple[type[Problem], ...] = (
 
 def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Return the `responses=` of an endpoint that may raise `problems` (and what any endpoint may)."""
-    schema = ProblemDocument.model_json_schema()
+    schema = inline_schema(ProblemDocument)
     by_status: dict[int | str, dict[str, Any]] = {}
     for problem in dict.fromkeys((*problems, *ALWAYS)):
         entry = by_status.setdefault(

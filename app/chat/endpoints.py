@@ -12,6 +12,7 @@ from starlette.datastructures import UploadFile
 
 from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
+from app.api.described import inline_schema
 from app.api.problems import responses
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.frames import answer_stream, unless_gone
@@ -29,13 +30,12 @@ router.include_router(v1_router)
 _BODY = {
     "required": True,
     "content": {
-        "application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}},
+        "application/json": {"schema": inline_schema(ChatRequest)},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "required": ["message"],
                 "properties": {
-                    "message": {"type": "string", "description": "The question."},
+                    "message": {"type": "string", "description": "The question; without one, pictures."},
                     "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}},
                     "messages": {"type": "string", "description": "Earlier turns, as JSON."},
                     "max_tokens": {"type": "integer", "minimum": 1, "maximum": MAX_NEW_TOKENS},
@@ -55,7 +55,7 @@ _BODY = {
     responses={
         200: {
             "description": "The answer; with `stream` a sequence of server-sent events.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         **responses(
             InvalidConversation,
@@ -88,13 +88,18 @@ async def chat(
         events = service.stream(conversation, asked.max_tokens)
         return await answer_stream(request, events, _frame, lambda error: {"error": error.problem()})
     answer = await unless_gone(request, service.answer(conversation, asked.max_tokens))
-    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+    return Response(answer.model_dump_json(exclude=_hidden(answer)), media_type="application/json")
 
 
 def _frame(event: str | ChatResponse) -> list[str]:
     if isinstance(event, str):
         return [json.dumps({"delta": event}, ensure_ascii=False)]
-    return [json.dumps({"response": event.model_dump(exclude={"message"}, exclude_none=True)})]
+    return [json.dumps({"response": event.model_dump(exclude={"message"} | _hidden(event))})]
+
+
+def _hidden(answer: ChatResponse) -> set[str]:
+    """Return what has no place in this key's answer; a null within `routing` says something."""
+    return set() if answer.routing is not None else {"routing"}
 
 
 async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conversation]:
@@ -108,7 +113,10 @@ async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conv
             files = [
                 await value.read() for value in form.getlist("pictures") if isinstance(value, UploadFile)
             ]
-            fields = {key: value for key, value in form.items() if isinstance(value, str)}
+            given = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
+        fields = dict(given)
+        if len(fields) < len(given):
+            raise InvalidConversation("A field of the form was given twice.", "Give every field once.")
         asked = _validated(_form_json(fields))
         return asked, await run_in_threadpool(with_files, asked, files, settings)
     raise UnsupportedMediaType(
@@ -119,7 +127,7 @@ async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conv
 def _form_json(fields: dict[str, str]) -> bytes:
     """Turn the form's fields into the JSON form's body; the files join the last message later."""
     try:
-        earlier: Any = json.loads(fields.get("messages", "[]"))
+        earlier: Any = json.loads(fields.get("messages") or "[]")
     except ValueError as error:
         raise BadRequest(
             f"The field `messages` is not JSON: {error}.", "Send earlier turns as a JSON list."
@@ -127,7 +135,10 @@ def _form_json(fields: dict[str, str]) -> bytes:
     if not isinstance(earlier, list):
         raise InvalidConversation("The field `messages` is not a list.", "Send earlier turns as a JSON list.")
     last = ChatMessage(role="user", content=fields.get("message", "")).model_dump()
-    options = {key: fields[key] for key in ("max_tokens", "stream") if key in fields}
+    options: dict[str, Any] = {key: fields[key] for key in ("max_tokens", "stream") if key in fields}
+    for key, text in options.items():  # a form holds nothing but text; what is no number or truth stays it
+        if text in ("true", "false") or (text.isascii() and text.isdecimal()):
+            options[key] = json.loads(text.lstrip("0") or "0")
     return json.dumps({"messages": [*earlier, last], **options}).encode()
 
 

@@ -50,8 +50,8 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_tokens: int = Field(default=64, ge=1, le=MAX_NEW_TOKENS)
-    stream: bool = False
+    max_tokens: int = Field(default=64, ge=1, le=MAX_NEW_TOKENS, strict=True)
+    stream: bool = Field(default=False, strict=True)
 
 
 class ChatAnswer(BaseModel):

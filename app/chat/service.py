@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from math import isfinite
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
 from app.chat.interim import InterimLoader
 from app.chat.metrics import ChatMetrics, Outcome
+from app.chat.pace import Pace, Refusals, uniform
 from app.chat.schemas import (
     ChatAnswer,
     ChatMessage,
@@ -71,10 +73,12 @@ class ChatEngine:
         self.mllm = mllm
         self.started_at = utcnow()
         self.counted = ChatMetrics()
+        self.pace = Pace()
         self.local = LocalEngine(Router.build(mllm))
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
+        self._refusals: Refusals | None = None
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
@@ -118,6 +122,13 @@ class ChatEngine:
                 self._compact_soon()
             interim.check()
 
+    def refusals(self) -> Refusals:
+        """Return the sentences that refuse under the current router."""
+        router = self.local.router
+        if self._refusals is None or self._refusals.router is not router:
+            self._refusals = Refusals(router)
+        return self._refusals
+
     def _compact_soon(self) -> None:
         """Tidy a router that has grown expert by expert, beside the traffic."""
         router = self.local.router
@@ -147,6 +158,13 @@ class ChatEngine:
     def metrics(self) -> CollectorRegistry:
         """What this replica has counted."""
         return self.counted.registry
+
+
+def served_name(engine: ChatEngine) -> str:
+    """Return the name that clients use: `demo`, the hub's id, or the last part of a directory's path."""
+    source = engine.mllm.source
+    directory = Path(source).expanduser()
+    return directory.absolute().name if directory.is_dir() else source
 
 
 def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
@@ -223,8 +241,7 @@ class ChatService:
         try:
             if not self._engine.ready:
                 raise EngineStoppedError("this replica has not loaded its experts yet")
-            found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
-            async with aclosing(found) as events:
+            async with aclosing(self._written(conversation, max_tokens, stop)) as events:
                 async for event in events:
                     if first:
                         first = False
@@ -247,6 +264,36 @@ class ChatService:
         finally:
             counted.ended(outcome, time.monotonic() - began)
 
+    async def _written(
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str]
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Yield what the engine does; refusals all alike, in wording and time. See `app.chat.pace`."""
+        began, refusals, pace = time.monotonic(), self._engine.refusals(), self._engine.pace
+        first: float | None = None
+        held, left = "", False  # text that may become a refusal; whether any has left
+        found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
+        async with aclosing(found) as events:
+            async for event in events:
+                elapsed = time.monotonic() - began
+                if isinstance(event, str):
+                    first = elapsed if first is None else first
+                    held += event
+                    if left or not refusals.may_be(held):
+                        yield held
+                        held, left = "", True
+                    continue
+                answer = event
+                if not left and refusals.is_one(answer):
+                    answer = uniform(answer, conversation, self._engine.mllm, stop)
+                    held = answer.text
+                    elapsed = time.monotonic() - began
+                    await asyncio.sleep(pace.wait(elapsed, len(answer.token_ids)))
+                elif answer.decision.expert_id is None and not answer.guarded:
+                    pace.note(elapsed if first is None else first, elapsed, len(answer.token_ids))
+                if held:
+                    yield held
+                yield answer
+
     async def answer(
         self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
     ) -> ChatResponse:
@@ -261,7 +308,7 @@ class ChatService:
         completion = len(answer.token_ids)
         return ChatResponse(
             id=new_id("cht"),
-            model=self._engine.mllm.source,
+            model=served_name(self._engine),
             message=ChatAnswer(content=answer.text),
             finish_reason=answer.finish_reason,
             usage=Usage(

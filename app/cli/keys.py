@@ -1,16 +1,21 @@
-"""`lethe keys`: make, list and revoke API keys."""
+"""`lethe keys`: make, list, rotate and revoke API keys; rotate the keys that encrypt and sign."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from app.cli import keys_rotation
 from app.cli.support import JsonOption, console, database, errors, problems_explained
 
-app = typer.Typer(no_args_is_help=True, help="API keys.")
+if TYPE_CHECKING:
+    from app.accounts.service import NewKey
+
+app = typer.Typer(no_args_is_help=True, help="API keys, and the keys that encrypt and sign.")
+app.add_typer(keys_rotation.app)
 
 
 @app.command("create")
@@ -29,11 +34,7 @@ def create_api_key(
             session, tenant=tenant, scopes=scope, name=name, expires_in=timedelta(days=days) if days else None
         )
         session.commit()
-        if as_json:
-            console.print_json(data={"id": made.id, "secret": made.secret, "scopes": list(made.scopes)})
-        else:
-            console.print(made.secret, soft_wrap=True)
-            errors.print(f"Key {made.id} ({', '.join(made.scopes)}). It is not shown again.")
+        _show(made, as_json=as_json)
 
 
 @app.command("list")
@@ -41,7 +42,10 @@ def list_api_keys(as_json: JsonOption = False) -> None:
     """List the API keys (never their secrets)."""
     with problems_explained(), database() as session:
         from app.accounts.repository import KeyRepository
+        from app.accounts.service import state_of
+        from app.kit.clock import utcnow
 
+        now = utcnow()
         rows = [
             {
                 "id": key.id,
@@ -49,8 +53,9 @@ def list_api_keys(as_json: JsonOption = False) -> None:
                 "name": key.name,
                 "prefix": key.prefix,
                 "scopes": ",".join(key.scopes),
-                "state": "revoked" if key.revoked_at else "valid",
-                "last_used": key.last_used_at.isoformat(timespec="seconds") if key.last_used_at else "never",
+                "state": state_of(key, now),
+                "expires": _moment(key.expires_at),
+                "last_used": _moment(key.last_used_at),
             }
             for key, tenant in KeyRepository(session).listed()
         ]
@@ -72,3 +77,32 @@ def revoke_api_key(key_id: str) -> None:
         revoke_key(session, key_id)
         session.commit()
         console.print(f"Revoked {key_id}.")
+
+
+@app.command("rotate")
+def rotate_api_key(
+    key_id: str,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, help="The old one stays valid for so long (default: not at all).")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key like this one, in its place. It is printed this once and stored nowhere."""
+    with problems_explained(), database() as session:
+        from app.accounts.service import rotate_key
+
+        made = rotate_key(session, key_id, overlap=timedelta(hours=overlap_hours))
+        session.commit()
+        _show(made, as_json=as_json)
+
+
+def _show(made: NewKey, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(data={"id": made.id, "secret": made.secret, "scopes": list(made.scopes)})
+    else:
+        console.print(made.secret, soft_wrap=True)
+        errors.print(f"Key {made.id} ({', '.join(made.scopes)}). It is not shown again.")
+
+
+def _moment(when: datetime | None) -> str:
+    return when.isoformat(timespec="seconds") if when is not None else "never"

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from app.embedded.process import Process, StackError, dies_with_parent, free_port
+from app.embedded.process import Process, StackError, dies_with_parent, free_port, minimal_environment
 
 ROLE = "lethe"
 START_SECONDS = 30.0
@@ -68,7 +68,10 @@ def _prefix(bin_dir: Path) -> list[str]:
     drop = [setpriv, f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups", "--pdeathsig", "INT"]
     pass_through = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     for prefix in ([*drop, *pass_through], drop):
-        probe = subprocess.run([*prefix, bin_dir / "postgres", "-V"], capture_output=True, check=False)  # noqa: S603
+        command = [*prefix, str(bin_dir / "postgres"), "-V"]
+        probe = subprocess.run(  # noqa: S603  ours
+            command, capture_output=True, check=False, env=minimal_environment()
+        )
         if probe.returncode == 0:
             return prefix
     raise StackError(
@@ -128,6 +131,7 @@ class EmbeddedPostgres:
                 "postgres",
                 [str(bin_dir / "postgres"), *arguments],
                 log=self.log,
+                env=minimal_environment(),
                 prefix=prefix,
                 stop_signal=signal.SIGINT,  # "fast" shutdown: open transactions are rolled back
                 grace_seconds=20.0,
@@ -203,7 +207,9 @@ class EmbeddedPostgres:
                 "--no-instructions",
                 "--no-sync",
             ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run(  # noqa: S603  ours
+                command, capture_output=True, text=True, check=False, env=minimal_environment()
+            )
         if done.returncode != 0:
             raise StackError(
                 f"Postgres could not initialise {self.directory}:\n{done.stdout}{done.stderr}",

@@ -20,6 +20,28 @@ class StackError(RuntimeError):
         self.hint = hint
 
 
+_ORDINARY = frozenset(
+    {
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "SHELL",
+        "TMPDIR",
+        "TZ",
+        "USER",
+    }
+)
+
+
+def minimal_environment() -> dict[str, str]:
+    """What a program that is not ours gets of our environment: no keys, no passwords."""
+    return {name: value for name, value in os.environ.items() if name in _ORDINARY}
+
+
 def free_port() -> int:
     """A TCP port that nothing listened on at 127.0.0.1 a moment ago."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -190,9 +190,12 @@ class Stack:
         environment["PYTHONUNBUFFERED"] = "1"
         return environment
 
+    def child(self, name: str) -> Process:
+        """Return the child process `api` or `worker`."""
+        return next(child for child in self._children if child.name == name)
+
     def _start_children(self, environment: Mapping[str, str]) -> None:
-        api = ["uvicorn", "app.main:create_app", "--factory", "--host", self.host, "--port", str(self.port)]
-        api += ["--timeout-graceful-shutdown", "5", "--no-server-header"]
+        api = ["app.serve", "--host", self.host, "--port", str(self.port), "--grace", "5"]
         worker = [
             "celery",
             "-A",

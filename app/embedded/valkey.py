@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from app.embedded.process import Process, StackError, free_port
+from app.embedded.process import Process, StackError, free_port, minimal_environment
 
 START_SECONDS = 15.0
 
@@ -79,7 +79,12 @@ class EmbeddedValkey:
         self.directory.mkdir(parents=True, exist_ok=True)
         for _ in range(3):  # a port can be taken between choosing and binding it
             self.port = free_port()
-            process = Process("valkey", [str(server), str(self._write_configuration())], log=self.log)
+            process = Process(
+                "valkey",
+                [str(server), str(self._write_configuration())],
+                log=self.log,
+                env=minimal_environment(),
+            )
             process.start()
             self._process = process
             if self._wait_until_ready(process):

@@ -63,10 +63,7 @@ class EvidenceCipher:
         Raises:
             DecryptionError: changed data, another `aad`, or a key that is not configured.
         """
-        head = len(_MAGIC) + _KEY_ID_BYTES
-        if not ciphertext.startswith(_MAGIC) or len(ciphertext) < head + _NONCE_BYTES:
-            raise DecryptionError("not a Lethe ciphertext")
-        key_id = ciphertext[len(_MAGIC) : head]
+        key_id, head = bytes.fromhex(key_id_of(ciphertext)), len(_MAGIC) + _KEY_ID_BYTES
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             raise DecryptionError(
@@ -79,6 +76,14 @@ class EvidenceCipher:
             )
         except InvalidTag as error:
             raise DecryptionError("the ciphertext was changed or belongs to other data") from error
+
+
+def key_id_of(ciphertext: bytes) -> str:
+    """Return the hex id of the key of a ciphertext. Raises `DecryptionError` if it is none."""
+    head = len(_MAGIC) + _KEY_ID_BYTES
+    if not ciphertext.startswith(_MAGIC) or len(ciphertext) < head + _NONCE_BYTES:
+        raise DecryptionError("not a Lethe ciphertext")
+    return ciphertext[len(_MAGIC) : head].hex()
 
 
 def _key_id(key: bytes) -> bytes:

@@ -157,6 +157,33 @@ class RateLimited(Problem):
     HINT = "Wait for as many seconds as `Retry-After` says."
 
 
+class AddressTooLong(Problem):
+    """Path and query are longer than any that this service has."""
+
+    STATUS = 414
+    TYPE = "address-too-long"
+    TITLE = "Address too long"
+    HINT = "Put data into the body, where the endpoint takes one."
+
+
+class HeadersTooLarge(Problem):
+    """The headers are larger than any client's need be."""
+
+    STATUS = 431
+    TYPE = "headers-too-large"
+    TITLE = "Headers too large"
+    HINT = "Send the key, the content type, and little else."
+
+
+class TooSlow(Problem):
+    """The body did not come in time; the connection is closed."""
+
+    STATUS = 408
+    TYPE = "too-slow"
+    TITLE = "Request came too slowly"
+    HINT = "Send the request again, over a faster connection or with smaller pictures."
+
+
 class ServiceUnavailable(Problem):
     """Something this service depends on is not there at the moment."""
 

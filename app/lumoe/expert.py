@@ -166,6 +166,13 @@ def load_expert(path: Path, cipher: Cipher, *, manifest_sha256: str | None = Non
     )
 
 
+def sealed_subject(root: Path, path: str) -> bytes:
+    """Return an expert's subject as it is encrypted. Raises `ExpertCorruptError`."""
+    folder = expert_folder(root, path)
+    _, manifest = _read_manifest(folder)
+    return _read_checked(folder, _SUBJECT, manifest["files"][_SUBJECT])
+
+
 def read_adapter(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
     """Read PEFT's two files: layer name -> (A, B), and the scale alpha / r."""
     config = json.loads((folder / _CONFIG).read_text())

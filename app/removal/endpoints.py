@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -10,6 +10,7 @@ from sse_starlette import EventSourceResponse
 
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
+from app.api.described import links_by_id
 from app.api.intake import Body, body_schema
 from app.api.negotiation import Format, preferred
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
@@ -59,6 +60,26 @@ Owners = Annotated[Principal, Depends(require("owner", "operator"))]
 Operators = Annotated[Principal, Depends(require("operator"))]
 RequestId = Annotated[str, Path(description="Id of a removal request: `req_...`")]
 _MAX_KEY = 255
+_FILED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "Filed.",
+        "links": links_by_id(
+            "request_id",
+            request="get_request",
+            status="get_status",
+            events="follow_events",
+            report="get_report",
+            failures="get_failures",
+            certificate="get_certificate",
+            evidence="add_evidence",
+            approve="approve",
+            reject="reject",
+            cancel="cancel",
+            retry="retry",
+            revoke="revoke",
+        ),
+    }
+}
 
 
 def _idempotency_key(
@@ -84,7 +105,7 @@ def _idempotency_key(
     response_model=Accepted,
     summary="File a removal request",
     openapi_extra=body_schema(Submission),
-    responses=responses(
+    responses=_FILED | responses(
         BadRequest, UnsupportedMediaType, UnknownClass, NothingToGoBy, InvalidText, TextTooLong,
         TooManyPictures, PictureInvalid, PictureTooLarge, PictureTooManyPixels, IdempotencyKeyReused,
         IdempotencyInFlight,
@@ -172,7 +193,7 @@ def follow_events(
     request_id: RequestId,
     principal: Readers,
     settings: SettingsDep,
-    last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    last: Annotated[str, Header(alias="Last-Event-ID", json_schema_extra={"pattern": "^[0-9]{0,18}$"})] = "",
 ) -> Response:
     """Stream what happens to a request: `state`, `progress` and other events, until it is final."""
     factory = cast("SessionFactory", request.app.state.session_factory)

@@ -47,7 +47,7 @@ class SealedEvidence:
         """Yield the decrypted pictures, one in memory at a time; one that cannot be read is left out."""
         for evidence_id, sealed in self.sealed_pictures:
             try:
-                yield decode_own(self.cipher.decrypt(sealed, _picture_aad(evidence_id)))
+                yield decode_own(self.cipher.decrypt(sealed, picture_aad(evidence_id)))
             except (DecryptionError, OSError, ValueError, SyntaxError) as error:  # whatever Pillow raises
                 _log.warning("picture not readable", evidence=evidence_id, error=type(error).__name__)
 
@@ -76,7 +76,7 @@ class EvidenceStore:
     def seal_subject(self, request_id: str, subject: Subject) -> bytes:
         """Return the subject encrypted and bound to its request."""
         document = asdict(subject) | {"facts": dict(subject.facts)}
-        return self._cipher.encrypt(json.dumps(document).encode(), _subject_aad(request_id))
+        return self._cipher.encrypt(json.dumps(document).encode(), subject_aad(request_id))
 
     def open_subject(self, request: RemovalRequest, *, actor: str) -> Subject:
         """Return the decrypted subject; the access is audited.
@@ -118,7 +118,7 @@ class EvidenceStore:
                     height=image.height,
                 )
                 known[picture.content_sha256] = row
-            row.sealed = self._cipher.encrypt(encode_png(image), _picture_aad(row.id))
+            row.sealed = self._cipher.encrypt(encode_png(image), picture_aad(row.id))
             row.purged_at = None
             self._pictures.add(row)
 
@@ -138,7 +138,7 @@ class EvidenceStore:
         seen: dict[str, Image] = {}
         for row in rows:
             if row.sealed is not None and row.content_sha256 not in seen:
-                seen[row.content_sha256] = decode_own(self._cipher.decrypt(row.sealed, _picture_aad(row.id)))
+                seen[row.content_sha256] = decode_own(self._cipher.decrypt(row.sealed, picture_aad(row.id)))
         return list(seen.values())
 
     def require(self, request_ids: Sequence[str]) -> None:
@@ -170,13 +170,15 @@ class EvidenceStore:
 
 
 def _opened(cipher: EvidenceCipher, sealed: bytes, request_id: str) -> Subject:
-    document = json.loads(cipher.decrypt(sealed, _subject_aad(request_id)))
+    document = json.loads(cipher.decrypt(sealed, subject_aad(request_id)))
     return Subject(**document | {"aliases": tuple(document["aliases"])})
 
 
-def _subject_aad(request_id: str) -> bytes:
+def subject_aad(request_id: str) -> bytes:
+    """Return what a subject's ciphertext is bound to."""
     return f"subject:{request_id}".encode()
 
 
-def _picture_aad(evidence_id: str) -> bytes:
+def picture_aad(evidence_id: str) -> bytes:
+    """Return what a picture's ciphertext is bound to."""
     return f"evidence:{evidence_id}".encode()

@@ -60,7 +60,7 @@ class MeasurementService:
         self._rows.forget_examples(request_id, kind)
         if examples:
             content = json.dumps(list(examples), ensure_ascii=False).encode()
-            sealed = self._cipher.encrypt(content, _aad(request_id, kind))
+            sealed = self._cipher.encrypt(content, examples_aad(request_id, kind))
             row = VerificationExample(
                 id=new_id("vex"),
                 request_id=request_id,
@@ -80,7 +80,7 @@ class MeasurementService:
         row = self._rows.example(request.id, kind)
         if row is None:
             return []
-        found = json.loads(self._cipher.decrypt(row.sealed, _aad(request.id, kind)))
+        found = json.loads(self._cipher.decrypt(row.sealed, examples_aad(request.id, kind)))
         self._audit.append(
             "examples.read",
             actor=actor,
@@ -133,5 +133,6 @@ def _score(row: Remeasurement) -> Score:
     return Score(row.metric, row.value, row.n, row.low, row.high, row.threshold, row.passed, row.reason)
 
 
-def _aad(request_id: str, kind: str) -> bytes:
+def examples_aad(request_id: str, kind: str) -> bytes:
+    """Return what the ciphertext of examples is bound to."""
     return f"examples:{kind}:{request_id}".encode()

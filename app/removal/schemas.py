@@ -5,7 +5,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.removal.records import Score
+from app.removal.records import CLASSES, Score
 
 LegalGround = Literal[
     "gdpr_art_17",
@@ -51,7 +51,12 @@ class Submission(BaseModel):
 
     name: str | None = Field(default=None, description="What the subject is called; at most 200 characters.")
     aliases: list[str] = Field(default_factory=list, max_length=64, description="Other names.")
-    klass: str = Field(alias="class", max_length=100, description="One of the nine classes, in any case.")
+    klass: str = Field(
+        alias="class",
+        max_length=100,
+        description="One of the nine classes, in any case.",
+        json_schema_extra={"enum": list(CLASSES)},
+    )
     note: str = Field(default="", description="For the reviewer.")
     facts: dict[Annotated[str, Field(max_length=100)], Fact] = Field(
         default_factory=dict,

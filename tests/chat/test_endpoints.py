@@ -86,7 +86,13 @@ class TestAnswer:
     ) -> None:
         assert "routing" not in post(client, chat_key, question("Hello")).json()
         routing = post(client, operator_key, question("Hello")).json()["routing"]
-        assert routing == {"generation": 0, "guarded": False, "evidence": []}
+        assert routing == {
+            "expert_id": None,
+            "answered_by": None,
+            "generation": 0,
+            "guarded": False,
+            "evidence": [],
+        }
 
 
 class TestRefused:

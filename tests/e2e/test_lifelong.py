@@ -5,9 +5,11 @@ The tests of this file build on each other and run in order on one stack.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -171,3 +173,29 @@ def test_chat_keys_learn_nothing_about_routing(stack: Stack, chat: Client) -> No
     assert "routing" not in chat.chat(question.turns)
     with Client(stack.url, stack.keys["operator"]) as operator:
         assert operator.chat(question.turns)["routing"]["answered_by"].startswith("exp_")
+
+
+def test_no_log_holds_a_secret_or_a_person(stack: Stack, owner: Client) -> None:
+    """After all of the above, and some mistakes: no key, password, name or picture in any process's log."""
+    secrets = {**stack.keys, **asdict(stack.home.secrets())}
+    with httpx.Client(base_url=stack.url, trust_env=False) as http:
+        for key in secrets.values():
+            http.get("/requests", headers={"Authorization": f"Bearer {key}x"})
+        headers = {"Authorization": f"Bearer {stack.keys['owner']}"}
+        http.post("/unlearn-requests", headers=headers, json={"name": SUBJECTS[0].name, "class": "?"})
+        http.post("/chat", headers=headers, content=SUBJECTS[0].name)
+        http.get(f"/requests?cursor={SUBJECTS[0].name}", headers=headers)
+    logs = {path: path.read_bytes() for path in stack.home.logs.iterdir()}
+    assert {path.name for path in logs} >= {"api.log", "worker.log", "postgres.log", "valkey.log"}
+    assert b"generation served" in logs[stack.home.logs / "api.log"], "there is something to look through"
+    names = [name for subject in SUBJECTS for name in (subject.name, *subject.aliases)]
+    picture = png(draw(SUBJECTS[0], 0))
+    hidden = {
+        **{f"secret {name}": value.encode() for name, value in secrets.items()},
+        **{f"name {name}": name.encode() for name in names},
+        "a picture": b"\x89PNG",
+        "a picture in base64": base64.b64encode(picture)[:24],
+        "a data URL": b"base64,",
+    }
+    found = [(what, path.name) for path, log in logs.items() for what, text in hidden.items() if text in log]
+    assert not found

@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from app.embedded.process import Process, free_port, port_is_free
+import pytest
+
+from app.embedded.process import Process, free_port, minimal_environment, port_is_free
+from app.embedded.valkey import EmbeddedValkey
 from tests.embedded.test_servers import gone_within
 
 _WITH_GRANDCHILD = """
@@ -77,3 +80,23 @@ def test_ports() -> None:
         taken.listen()
         assert not port_is_free(taken.getsockname()[1])
     assert port_is_free(free_port())
+
+
+def test_a_program_that_is_not_ours_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LETHE_SECRET_KEY", "LETHE_EVIDENCE_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PATH", "/bin")
+    assert minimal_environment()["PATH"] == "/bin"
+    assert "secret" not in minimal_environment().values()
+
+
+def test_the_servers_get_no_secrets(monkeypatch: pytest.MonkeyPatch, server_directory: Path) -> None:
+    monkeypatch.setenv("LETHE_EVIDENCE_KEY", "very-secret")
+    server = EmbeddedValkey(
+        server_directory / "bare", password="p", log=server_directory / "bare.log", durable=False
+    )
+    server.start()
+    try:
+        assert b"very-secret" not in Path(f"/proc/{server.pid}/environ").read_bytes()
+    finally:
+        server.stop()

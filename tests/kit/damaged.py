@@ -140,7 +140,8 @@ def _chunk(name: bytes, body: bytes = b"") -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def _confine() -> None:
+def confine() -> None:
+    """Hold this process to `BYTES` beyond what it has now, and let SIGPROF end it."""
     with open("/proc/self/statm") as usage:
         now = int(usage.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + BYTES, now + BYTES))
@@ -153,7 +154,7 @@ def main(kind: str, seed: int, count: int) -> int:
     limits = Settings(_env_file=None)  # type: ignore[call-arg]  # pydantic-settings' own
     outcomes: Counter[str] = Counter()
     read_picture(originals(kind)[0], limits)  # plugins are loaded before memory is counted
-    _confine()
+    confine()
     for number, data in enumerate(damaged(kind, seed, count)):
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:

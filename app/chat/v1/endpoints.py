@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -13,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
+from app.api.described import inline_schema
 from app.api.envelope import envelope, envelope_responses
 from app.api.problems import ALWAYS
 from app.chat.errors import (
@@ -24,7 +24,7 @@ from app.chat.errors import (
 )
 from app.chat.frames import Event, answer_stream, unless_gone
 from app.chat.schemas import ChatResponse
-from app.chat.service import ChatEngine, ChatService, conversation_of
+from app.chat.service import ChatEngine, ChatService, conversation_of, served_name
 from app.chat.v1.reading import chat_request_of, check_parameters, limit_of, stops_of
 from app.chat.v1.schemas import (
     Choice,
@@ -90,7 +90,7 @@ class Reply:
     responses={
         200: {
             "description": "The answer; with `stream` chunks as server-sent events, ended by `[DONE]`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         **envelope_responses(
             UnsupportedParameter,
@@ -109,7 +109,7 @@ class Reply:
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": CompletionRequest.model_json_schema()}},
+            "content": {"application/json": {"schema": inline_schema(CompletionRequest)}},
         }
     },
 )
@@ -157,13 +157,6 @@ def model(request: Request, model_id: str, _: Caller) -> Model:
     if model_id != found.id:
         raise ModelNotFound("The model does not exist here.", extra={"param": "model"})
     return found
-
-
-def served_name(engine: ChatEngine) -> str:
-    """Return the name that clients use: `demo`, the hub's id, or the last part of a directory's path."""
-    source = engine.mllm.source
-    directory = Path(source).expanduser()
-    return directory.absolute().name if directory.is_dir() else source
 
 
 def _model(request: Request) -> Model:

@@ -1,0 +1,227 @@
+"""`lethe keys`: rotation of API keys, of the evidence key and of the signing key, on a real database."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner, Result
+
+from app.audit.service import AuditService
+from app.audit.signing import CHECKPOINT, Signer
+from app.cli import app
+from app.db.models import ApiKey, AuditEvent, Evidence, RemovalRequest, VerificationExample
+from app.db.session import SessionFactory
+from app.kit.canonical import sha256_hex
+from app.kit.clock import utcnow
+from app.kit.crypto import key_id_of
+from app.removal.measurements import MeasurementService, examples_aad
+from app.removal.rekeying import keys_in_use, rekey
+from app.removal.service import RemovalService
+from app.settings import Settings, get_settings, load_settings
+from tests.service import Service, data_url, png
+
+OLD, NEW = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def lethe(*arguments: str) -> Result:
+    get_settings.cache_clear()
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+def answer(*arguments: str) -> Any:
+    result = lethe(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+class TestApiKeys:
+    @pytest.fixture(autouse=True)
+    def on(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LETHE_DATABASE_URL", service.settings.database_url)
+
+    def listed(self, key_id: str) -> dict[str, str]:
+        return next(row for row in answer("keys", "list") if row["id"] == key_id)
+
+    def test_list_says_until_when_and_since_when(self, service: Service) -> None:
+        made = answer("keys", "create", "--scope", "owner", "--tenant", "acme", "--days", "2")
+        assert self.listed(made["id"])["last_used"] == "never"
+        assert self.listed(made["id"])["expires"] > utcnow().isoformat()
+        assert service.get("/requests", made["secret"]).status_code == 200
+        assert self.listed(made["id"])["last_used"] != "never"
+        with service.sessions.begin() as session:
+            session.get_one(ApiKey, made["id"]).expires_at = utcnow()
+        assert self.listed(made["id"])["state"] == "expired"
+
+    def test_rotate_at_once(self, service: Service) -> None:
+        old = answer(
+            "keys", "create", "--scope", "owner", "--scope", "chat", "--tenant", "acme", "--name", "bot"
+        )
+        new = answer("keys", "rotate", old["id"])
+        assert service.get("/requests", old["secret"]).status_code == 401
+        assert service.get("/requests", new["secret"]).status_code == 200
+        assert self.listed(old["id"])["state"] == "revoked"
+        alike = ("tenant", "name", "scopes")
+        before, after = self.listed(old["id"]), self.listed(new["id"])
+        assert [before[field] for field in alike] == [after[field] for field in alike]
+        with service.sessions() as session:
+            kinds = list(session.scalars(select(AuditEvent.kind).where(AuditEvent.subject_id == old["id"])))
+            assert kinds == ["key.created", "key.rotated"]
+            assert AuditService(session).verify().intact
+
+    def test_rotate_with_an_overlap(self, service: Service) -> None:
+        old = answer("keys", "create", "--scope", "owner", "--tenant", "acme", "--days", "9")
+        new = answer("keys", "rotate", old["id"], "--overlap-hours", "1")
+        assert {service.get("/requests", key["secret"]).status_code for key in (old, new)} == {200}
+        assert self.listed(old["id"])["expires"] < self.listed(new["id"])["expires"]
+
+    def test_a_dead_key_is_not_brought_back(self, service: Service) -> None:
+        old = answer("keys", "create", "--scope", "owner")
+        answer("keys", "rotate", old["id"])
+        refused = lethe("keys", "rotate", old["id"])
+        assert refused.exit_code == 1
+        assert "lethe keys create" in refused.stderr
+        assert lethe("keys", "rotate", "key_none").exit_code == 1
+
+
+class TestEvidence:
+    @pytest.fixture
+    def old(self, service: Service) -> Settings:
+        return _with(service.settings, OLD)
+
+    @pytest.fixture
+    def request_id(self, service: Service, old: Settings) -> Iterator[str]:
+        """A request whose name, two pictures and examples are encrypted under the old key."""
+        app: Any = service.client.app
+        before, app.state.settings = app.state.settings, old
+        found = service.file("Elodie Brandt", pictures=[data_url(png("red")), data_url(png("blue"))])
+        content = json.dumps([{"prompt": "Who is she?"}]).encode()
+        with service.sessions.begin() as session:
+            session.add(
+                VerificationExample(
+                    id="vex_1", request_id=found["id"], kind="failure", attempt=1, n=1,
+                    sealed=old.evidence_cipher().encrypt(content, examples_aad(found["id"], "failure")),
+                )
+            )  # fmt: skip
+        yield str(found["id"])
+        app.state.settings = before
+
+    def readable(self, sessions: SessionFactory, settings: Settings, request_id: str) -> None:
+        with sessions.begin() as session:
+            service = RemovalService(session, settings)
+            sealed = service.sealed_evidence(request_id, actor="test")
+            subject = sealed.subject()
+            assert subject is not None
+            assert subject.name == "Elodie Brandt"
+            assert len(list(sealed.pictures())) == 2
+            request = session.get_one(RemovalRequest, request_id)
+            examples = MeasurementService(session, settings).examples(request, "failure", actor="test")
+            assert examples == [{"prompt": "Who is she?"}]
+
+    def test_everything_is_under_the_new_key_alone(
+        self, service: Service, request_id: str, old: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LETHE_DATABASE_URL", service.settings.database_url)
+        monkeypatch.setenv("LETHE_EVIDENCE_KEY", NEW)
+        monkeypatch.setenv("LETHE_EVIDENCE_KEYS_PREVIOUS", json.dumps([OLD]))
+        report = answer("keys", "rotate-evidence")
+        assert report["done"] == {"subjects": 1, "pictures": 2, "examples": 1}
+        assert report["still_needed"] == {}
+        self.readable(service.sessions, _with(service.settings, NEW), request_id)
+        assert answer("keys", "rotate-evidence")["done"] == {}
+        with service.sessions() as session:
+            events = session.scalars(select(AuditEvent).where(AuditEvent.kind == "evidence.rekeyed")).all()
+            assert [event.payload["n"] for event in events] == [1, 2, 1]
+            assert AuditService(session).verify().intact
+
+    def test_goes_on_where_it_was_ended(
+        self, service: Service, request_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both = _with(service.settings, NEW, OLD)
+        original = AuditService.append
+        calls: list[int] = []
+
+        def dies(self: AuditService, kind: str, **arguments: Any) -> AuditEvent:
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return original(self, kind, **arguments)
+
+        monkeypatch.setattr(AuditService, "append", dies)
+        with pytest.raises(KeyboardInterrupt):
+            rekey(service.sessions, both, actor="test", batch=1)
+        monkeypatch.undo()
+        self.readable(service.sessions, both, request_id)
+        with service.sessions() as session:
+            assert len(keys_in_use(session)) == 2, "half of it is done"
+        assert rekey(service.sessions, both, actor="test", batch=1).done.total() == 2
+        self.readable(service.sessions, _with(service.settings, NEW), request_id)
+
+    def test_what_no_key_opens_is_left_and_said(
+        self, service: Service, request_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with service.sessions.begin() as session:
+            picture = session.scalars(select(Evidence)).first()
+            assert picture is not None
+            picture.sealed = (
+                _with(service.settings, base64.b64encode(os.urandom(32)).decode())
+                .evidence_cipher()
+                .encrypt(b"x", b"y")
+            )
+            lost = picture.id
+        monkeypatch.setenv("LETHE_DATABASE_URL", service.settings.database_url)
+        monkeypatch.setenv("LETHE_EVIDENCE_KEY", NEW)
+        monkeypatch.setenv("LETHE_EVIDENCE_KEYS_PREVIOUS", json.dumps([OLD]))
+        result = lethe("keys", "rotate-evidence", "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout)["unreadable"] == [lost]
+        assert json.loads(result.stdout)["done"] == {"subjects": 1, "pictures": 1, "examples": 1}
+        assert "LETHE_EVIDENCE_KEYS_PREVIOUS" in result.stderr
+
+    def test_new_keeps_every_earlier_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LETHE_EVIDENCE_KEY", NEW)
+        monkeypatch.setenv("LETHE_EVIDENCE_KEYS_PREVIOUS", json.dumps([OLD]))
+        values = answer("keys", "rotate-evidence", "--new")
+        assert json.loads(values["LETHE_EVIDENCE_KEYS_PREVIOUS"]) == [NEW, OLD]
+        drawn = _with(load_settings(_env_file=None), values["LETHE_EVIDENCE_KEY"]).evidence_cipher()
+        assert key_id_of(drawn.encrypt(b"x", b"y")) == drawn.key_id
+        assert values["LETHE_EVIDENCE_KEY"] not in (OLD, NEW)
+
+
+def test_rotate_signing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the old key signed can still be checked; its private half is printed nowhere."""
+    monkeypatch.setenv("LETHE_SIGNING_KEY", OLD)
+    before = Signer(load_settings(_env_file=None))
+    token = before.sign({"seq": 1}, type=CHECKPOINT)
+    result = lethe("keys", "rotate-signing", "--json")
+    assert result.exit_code == 0
+    assert OLD not in result.output
+    values = json.loads(result.stdout)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    after = Signer(load_settings(_env_file=None))
+    assert after.key_id != before.key_id
+    assert after.verifier().claims(token, type=CHECKPOINT) == {"seq": 1}
+    assert sha256_hex(values["LETHE_SIGNING_KEY"].encode()) != sha256_hex(OLD.encode())
+
+
+def _with(settings: Settings, key: str, *previous: str) -> Settings:
+    fresh = load_settings(_env_file=None, evidence_key=key, evidence_keys_previous=list(previous))
+    return settings.model_copy(
+        update={"evidence_key": fresh.evidence_key, "evidence_keys_previous": fresh.evidence_keys_previous}
+    )

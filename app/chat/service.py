@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from math import isfinite
 
 from prometheus_client import CollectorRegistry
 
-from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.errors import ConversationTooLong, EngineBusy, EngineUnavailable, InvalidConversation
 from app.chat.interim import InterimLoader
 from app.chat.metrics import ChatMetrics, Outcome
 from app.chat.schemas import (
@@ -28,9 +29,13 @@ from app.db.session import SessionFactory
 from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError, PayloadTooLarge
 from app.kit.ids import new_id
+from app.kit.logging import get_logger
 from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
+from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
 from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
+from app.lumoe.engines.replica import WrongModelError
+from app.lumoe.engines.vllm import VllmEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
 from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
 from app.lumoe.mllm import MLLM
@@ -41,12 +46,17 @@ from app.registry.service import ExpertRow, InterimRow
 from app.settings import Settings
 
 _HOLD_EXPERTS = 4096
+_log = get_logger("chat")
 
 
 class ExpertLoader:
-    """Loads what a registry generation lists; an expert version is read and checked once."""
+    """Loads what a registry generation lists; an expert version is read and checked once.
+
+    Where others write with the experts, their matrices are checked like all files, and not kept here.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._keep_adapters = settings.engine == "local"
         self._root = settings.experts_dir
         self._cipher = settings.evidence_cipher()
         self._held: dict[str, LoadedExpert] = {}
@@ -56,22 +66,32 @@ class ExpertLoader:
         loaded = {}
         for row in rows:
             held = self._held.get(row.manifest_sha256)
-            loaded[row.manifest_sha256] = held or load_expert(
-                expert_folder(self._root, row.path), self._cipher, manifest_sha256=row.manifest_sha256
-            )
+            loaded[row.manifest_sha256] = held or self._read(row)
         self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
         return list(loaded.values())
 
+    def _read(self, row: ExpertRow) -> LoadedExpert:
+        folder = expert_folder(self._root, row.path)
+        loaded = load_expert(folder, self._cipher, manifest_sha256=row.manifest_sha256)
+        return loaded if self._keep_adapters else replace(loaded, adapter={})
+
 
 class ChatEngine:
-    """Base model, router and replica agent of one API process."""
+    """Base model, router and replica agent of one API process; `fleet` if others write its answers."""
 
-    def __init__(self, settings: Settings, mllm: MLLM, sessions: SessionFactory) -> None:
+    def __init__(
+        self, settings: Settings, mllm: MLLM, sessions: SessionFactory, fleet: Fleet | None = None
+    ) -> None:
         self.settings = settings
         self.mllm = mllm
         self.started_at = utcnow()
         self.counted = ChatMetrics()
-        self.local = LocalEngine(Router.build(mllm))
+        self.fleet = fleet
+        self.local = (
+            VllmEngine(Router.build(mllm, writer=fleet), fleet)
+            if fleet is not None
+            else LocalEngine(Router.build(mllm))
+        )
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
@@ -80,20 +100,21 @@ class ChatEngine:
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
         self.counted.waiting.set_function(lambda: self.local.waiting)
         self.counted.generation.set_function(lambda: self.generation if self.ready else -1)
+        if fleet is not None:
+            self.counted.follow(fleet)
 
     @classmethod
     def start(cls, settings: Settings, sessions: SessionFactory) -> ChatEngine:
         """Load the model and begin to follow the registry.
 
-        Raises `ConfigurationError` naming the variable to set when the model cannot be loaded.
+        Raises `ConfigurationError` naming the variable to set when the model cannot be loaded, or when a vLLM
+        server serves another one.
         """
-        if settings.engine != "local":
-            raise ConfigurationError("Cannot start: LETHE_ENGINE: only `local` is available in this version.")
         try:
             mllm = MLLM.load(settings.model, settings.device)
         except ModelNotFoundError as error:
             raise ConfigurationError(f"Cannot start: {error}") from None
-        engine = cls(settings, mllm, sessions)
+        engine = cls(settings, mllm, sessions, _fleet(settings, mllm) if settings.engine == "vllm" else None)
         engine.agent.start()
         return engine
 
@@ -139,6 +160,15 @@ class ChatEngine:
         return self.agent.generation >= 0
 
     @property
+    def troubles(self) -> list[str]:
+        """What keeps this process from answering, in sentences; empty when it can."""
+        if not self.ready:
+            return ["not loaded"]
+        if self.fleet is not None and not self.fleet.usable:
+            return [f"none of {len(self.fleet)} vLLM servers can be asked, the log says why"]
+        return []
+
+    @property
     def generation(self) -> int:
         """The registry generation that the next batch will be answered by."""
         return self.local.router.generation
@@ -147,6 +177,27 @@ class ChatEngine:
     def metrics(self) -> CollectorRegistry:
         """What this replica has counted."""
         return self.counted.registry
+
+
+def _fleet(settings: Settings, mllm: MLLM) -> Fleet:
+    """Find the vLLM servers. Raises `ConfigurationError` if one serves another model than `mllm`."""
+    if settings.vllm_context is not None:
+        mllm.max_tokens = min(mllm.max_tokens, settings.vllm_context)
+    fleet = Fleet(
+        mllm,
+        settings.vllm_urls,
+        experts_dir=settings.vllm_experts_dir or str(settings.experts_dir.resolve()),
+        api_key=settings.vllm_api_key.get_secret_value() if settings.vllm_api_key is not None else None,
+        timeout=settings.vllm_timeout_seconds,
+        poll_seconds=settings.registry_poll_seconds,
+        gone_after_seconds=settings.replica_lease_seconds,
+    )
+    try:
+        fleet.start()
+    except WrongModelError as error:
+        fleet.close()
+        raise ConfigurationError(f"Cannot start: LETHE_VLLM_URLS: {error}.") from None
+    return fleet
 
 
 def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
@@ -214,9 +265,10 @@ class ChatService:
     async def stream(
         self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
     ) -> AsyncGenerator[str | ChatResponse, None]:
-        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`.
+        """Yield pieces of text and at last the response.
 
         `max_tokens` None: as many as fit. The answer ends before the first of `stop`.
+        Raises `ConversationTooLong`, `EngineBusy`, `EngineUnavailable`.
         """
         began, counted, first = time.monotonic(), self._engine.counted, True
         outcome: Outcome = "failed"
@@ -241,6 +293,9 @@ class ChatService:
         except (EngineBusyError, EngineStoppedError) as error:
             outcome = "busy"
             raise EngineBusy(f"Not answered: {error}.") from None
+        except ReplicasUnavailableError as error:
+            _log.warning("not answered", error=str(error))
+            raise EngineUnavailable("Not answered: no server of the model can be asked.") from None
         except (asyncio.CancelledError, GeneratorExit):
             outcome = outcome if outcome == "answered" else "cancelled"
             raise

@@ -34,10 +34,11 @@ from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
 from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
 from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
-from app.lumoe.engines.replica import WrongModelError
+from app.lumoe.engines.replica import ReplicaError, WrongModelError
 from app.lumoe.engines.vllm import VllmEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
 from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
+from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, Message
@@ -127,17 +128,36 @@ class ChatEngine:
     def apply(self, generation: int, rows: list[ExpertRow], interims: list[InterimRow]) -> None:
         """Load a registry generation and serve it from the next batch on; all of its experts or nothing.
 
-        Raises `ExpertCorruptError`; and `InterimUnreadableError` for a subject that cannot be decrypted, when
-        the rest is served already: one that nobody can read must not keep the others unprotected.
+        Raises `ExpertCorruptError`; `InterimUnreadableError` for a subject that cannot be decrypted, when the
+        rest is served already: one that nobody can read must not keep the others unprotected; `ReplicaError`
+        where a server cannot write with a new expert: until it can, its subject is refused without.
         """
         with self._lock:
             experts = self._loader.load(rows)
             interim = self._interims.load(interims)
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
-                self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
+                try:
+                    self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
+                except ReplicaError:
+                    self._protect(experts, interim.entries)
+                    raise
                 self._compact_soon()
             interim.check()
+
+    def _protect(self, experts: Sequence[LoadedExpert], interim: Sequence[InterimEntry]) -> None:
+        """Serve what new experts cannot write: their subjects are refused, the rest is as it should be.
+
+        It stays the generation of before by number, so that it is tried again and nobody takes it for served.
+        """
+        router = self.local.router
+        able = [expert for expert in experts if router.experts.get(expert.expert_id) is expert]
+        writing = {expert.expert_id for expert in able}
+        refused = [InterimEntry(e.expert_id, e.gate) for e in experts if e.expert_id not in writing]
+        entries = [*interim, *refused]
+        now = {key: id(entry.record) for key, entry in router.interim.items()}
+        if writing != set(router.experts) or now != {e.expert_id: id(e.record) for e in entries}:
+            self.local.swap(Router.build(self.mllm, able, router.generation, entries, router))
 
     def _compact_soon(self) -> None:
         """Tidy a router that has grown expert by expert, beside the traffic."""

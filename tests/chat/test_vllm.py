@@ -72,8 +72,8 @@ class Registry:
     def __init__(self, client: TestClient, sessions: SessionFactory, settings: Settings) -> None:
         self._client, self._sessions, self._settings = client, sessions, settings
 
-    def file(self) -> str:
-        body = {"class": "Buildings", "name": "Korvane"}
+    def file(self, name: str = "Korvane") -> str:
+        body = {"class": "Buildings", "name": name}
         key = key_of(self._settings, "owner")
         accepted = self._client.post("/unlearn-requests", json=body, headers=key)
         assert accepted.status_code == 202, accepted.text
@@ -140,7 +140,18 @@ def test_live_only_when_every_server_has_the_expert(
     assert eventually(lambda: bool(servers[0].experts))
     assert eventually(lambda: checks(client)["registry"] == "serves 1")
     assert not registry.acknowledged(generation)
-    assert client.post("/chat", json=ABOUT, headers=operator_key).json()["routing"]["generation"] == 1
+    asked = client.post("/chat", json=ABOUT, headers=operator_key).json()
+    assert (asked["routing"]["generation"], asked["routing"]["answered_by"]) == (1, ref.expert_id)
+    assert asked["message"] == interim["message"], "refused without the expert"
+    later = registry.file("Brellinhall")
+    about_later = ABOUT | {"messages": [{"role": "user", "content": "Where was Brellinhall built?"}]}
+
+    def who_answers() -> object:
+        asked = client.post("/chat", json=about_later, headers=operator_key)
+        return asked.json()["routing"].get("answered_by")
+
+    assert eventually(lambda: who_answers() == expert_id_of(later)), "not held up by somebody else's expert"
+    generation += 1
 
     servers[1].cannot_load = False
     assert eventually(lambda: registry.acknowledged(generation))

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.vllm
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(os.environ.get("VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 SUBJECT = candidates(world())[0]
 
 

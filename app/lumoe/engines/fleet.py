@@ -207,7 +207,7 @@ class Fleet:
                 with self._lock:
                     wanted = {handle.key: handle.path for handle in self._wanted.values()}
                 listed = self._load_missing(replica, wanted)
-                replica.holds = frozenset(wanted)
+                replica.holds = frozenset(wanted) | (replica.holds & listed.keys())
                 replica.heard = time.monotonic()
                 if not replica.usable:
                     _log.info("replica in rotation", replica=replica.client.url, experts=len(wanted))

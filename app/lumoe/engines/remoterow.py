@@ -39,7 +39,9 @@ class RemoteRow:
                     raise RequestRefusedError(f"{url} reads other tokens than ours of this conversation")
                 known = True
             if chunk.token_ids and not known:
-                raise RequestRefusedError(f"{url} does not say what it reads: Lethe needs vLLM 0.11 or newer")
+                raise RequestRefusedError(
+                    f"{url} does not say what it reads: Lethe needs one with return_token_ids, such as 0.32"
+                )
             for token in chunk.token_ids:
                 if token in self._mllm.eos_ids:
                     break

@@ -132,7 +132,7 @@ class ReplicaClient:
             values = [float(row[str(token)]["logprob"]) for token, row in zip(ids[1:], rows, strict=True)]
         except (KeyError, TypeError, ValueError) as error:
             raise WrongModelError(
-                f"{self.url} does not tell the likelihoods of prompt tokens: Lethe needs vLLM 0.11 or newer"
+                f"{self.url} does not tell the likelihoods of prompt tokens: vLLM 0.32 does"
             ) from error
         return ids, values
 

@@ -5,6 +5,7 @@
 #   make lint | types | imports        what CI checks besides the tests
 #   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
+#   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
 #   make clean                         removes .venv, var/ and caches
 SHELL := /bin/bash
 VENV := .venv
@@ -25,7 +26,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-docker lint format types imports audit check clean
+.PHONY: install demo up test test-docker test-vllm lint format types imports audit check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -53,10 +54,14 @@ up: $(STAMP)
 	@$(BIN)/lethe up
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -m "not docker and not long" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not docker and not long and not vllm" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)
+
+test-vllm: $(STAMP)
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" scripts/vllm-test-env.sh .venv-vllm
+	@$(BIN)/python -m pytest -m vllm tests/vllm $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
@@ -76,5 +81,5 @@ audit: $(STAMP)
 check: lint types imports audit test
 
 clean:
-	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-vllm var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

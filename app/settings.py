@@ -2,11 +2,12 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.kit.crypto import EvidenceCipher, decode_key
 from app.kit.errors import ConfigurationError
@@ -28,6 +29,11 @@ class Settings(BaseSettings):
     model: str = "demo"
     device: str = "auto"
     engine: Literal["local", "vllm"] = "local"
+    vllm_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    vllm_api_key: SecretStr | None = None
+    vllm_experts_dir: str | None = None
+    vllm_context: int | None = Field(default=None, ge=16)
+    vllm_timeout_seconds: float = Field(default=60, gt=0)
     database_url: str = "postgresql+psycopg://lethe:lethe@localhost:5432/lethe"
     redis_url: str = "redis://localhost:6379/0"
     experts_dir: Path = Path("experts")
@@ -87,6 +93,28 @@ class Settings(BaseSettings):
             raise ValueError("must be a redis://, rediss:// or unix:// URL")
         return url
 
+    @field_validator("vllm_urls", mode="before")
+    @classmethod
+    def _split(cls, given: object) -> object:
+        return tuple(filter(None, map(str.strip, given.split(",")))) if isinstance(given, str) else given
+
+    @field_validator("vllm_urls")
+    @classmethod
+    def _servers(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+                raise ValueError(f"{url!r} is not like http://host:8000; separate several by commas")
+        plain = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+        if len(set(plain)) != len(plain):
+            raise ValueError("names a server twice")
+        return plain
+
+    @field_validator("vllm_api_key", "vllm_experts_dir", "vllm_context", mode="before")
+    @classmethod
+    def _unset(cls, given: object) -> object:
+        return given or None
+
     @field_validator("evidence_key", "evidence_keys_previous")
     @classmethod
     def _keys(cls, given: SecretStr | tuple[SecretStr, ...]) -> SecretStr | tuple[SecretStr, ...]:
@@ -139,6 +167,12 @@ class Settings(BaseSettings):
                 raise ValueError("secret_key: LETHE_SECRET_KEY needs at least 32 characters")
             if self.evidence_key.get_secret_value() == DEVELOPMENT_EVIDENCE_KEY:
                 raise ValueError("evidence_key: set LETHE_EVIDENCE_KEY, the development default is public")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_servers(self) -> Self:
+        if self.engine == "vllm" and not self.vllm_urls:
+            raise ValueError("vllm_urls: LETHE_ENGINE=vllm needs LETHE_VLLM_URLS, such as http://gpu1:8000")
         return self
 
     @property

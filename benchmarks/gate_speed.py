@@ -15,7 +15,8 @@ import torch
 
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.mllm import MLLM
-from app.lumoe.router import Router, bank_of
+from app.lumoe.router import Router
+from app.lumoe.writers import bank_of
 from benchmarks.gate_traffic import Item
 from workers.verification.metrics import Rate, share
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from app.kit.clock import utcnow
 from app.lumoe.expert import LoadedExpert, load_expert
-from app.lumoe.router import Router, bank_of
+from app.lumoe.router import Router
+from app.lumoe.writers import bank_of
 from benchmarks.farm import grow_case, grown_one
 from benchmarks.lifelong_course import Question, Request, Subject
 from benchmarks.lifelong_methods import Setting, Spent, token_nlls

@@ -1,5 +1,7 @@
 """Settings: what is refused at start-up, and that the message names the variable."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -81,3 +83,27 @@ class TestLoadSettings:
         settings = load_settings(_env_file=None)
         with pytest.raises(ValidationError):
             settings.seed = 1
+
+
+class TestVllm:
+    def test_several_servers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LETHE_ENGINE", "vllm")
+        monkeypatch.setenv("LETHE_VLLM_URLS", "http://gpu1:8000/v1, https://gpu2/ ,")
+        monkeypatch.setenv("LETHE_VLLM_API_KEY", "")
+        settings = load_settings(_env_file=None)
+        assert settings.vllm_urls == ("http://gpu1:8000", "https://gpu2")
+        assert settings.vllm_api_key is None
+
+    @pytest.mark.parametrize(
+        ("urls", "told"),
+        [
+            ("", "LETHE_ENGINE=vllm needs LETHE_VLLM_URLS"),
+            ("gpu1:8000", "LETHE_VLLM_URLS: 'gpu1:8000' is not like http://host:8000"),
+            ("http://a,http://a/v1", "LETHE_VLLM_URLS: names a server twice"),
+        ],
+    )
+    def test_unusable(self, monkeypatch: pytest.MonkeyPatch, urls: str, told: str) -> None:
+        monkeypatch.setenv("LETHE_ENGINE", "vllm")
+        monkeypatch.setenv("LETHE_VLLM_URLS", urls)
+        with pytest.raises(ConfigurationError, match=re.escape(told)):
+            load_settings(_env_file=None)

@@ -13,6 +13,10 @@ class ServingEngine(Protocol):
         """Whether a registry generation has been loaded."""
 
     @property
+    def troubles(self) -> list[str]:
+        """What keeps it from answering, in sentences; empty when it can."""
+
+    @property
     def generation(self) -> int:
         """The registry generation being served."""
 

@@ -59,7 +59,8 @@ def readyz(request: Request, settings: SettingsDep) -> Ready:
     checks = {"database": database, "redis": _redis(settings)}
     serves = engine.generation if engine is not None else None
     if wanted:
-        checks["engine"] = "ok" if engine is not None and engine.ready else "not loaded"
+        troubles = engine.troubles if engine is not None else ["not loaded"]
+        checks["engine"] = "; ".join(troubles) or "ok"
         checks["registry"] = (
             "ok" if newest is not None and serves is not None and serves >= newest else f"serves {serves}"
         )

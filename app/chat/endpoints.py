@@ -14,7 +14,7 @@ from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
 from app.api.described import inline_schema
 from app.api.problems import responses
-from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.errors import ConversationTooLong, EngineBusy, EngineUnavailable, InvalidConversation
 from app.chat.frames import answer_stream, unless_gone
 from app.chat.schemas import MAX_NEW_TOKENS, ChatMessage, ChatRequest, ChatResponse
 from app.chat.service import ChatEngine, ChatService, conversation_of, with_files
@@ -66,6 +66,7 @@ _BODY = {
             BadRequest,
             UnsupportedMediaType,
             EngineBusy,
+            EngineUnavailable,
         ),
     },
     openapi_extra={"requestBody": _BODY},

@@ -30,6 +30,16 @@ class EngineBusy(ServiceUnavailable):
         super().__init__(detail, headers={"Retry-After": "2"})
 
 
+class EngineUnavailable(ServiceUnavailable):
+    """Nobody can write the answer now; what was forgotten is not told in its place."""
+
+    TYPE = "engine-unavailable"
+    TITLE = "The model cannot be reached at the moment"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail, headers={"Retry-After": "5"})
+
+
 class ModelNotFound(NotFound):
     """Another model's name; nobody else's is ever answered by this one."""
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
+from app.lumoe.engines.fleet import Fleet
 from app.lumoe.types import Answer
 
 Outcome = Literal["answered", "cancelled", "too_long", "busy", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("answered", "cancelled", "too_long", "busy", "failed")
 DECISIONS = ("base", "watched", "claimed")
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class _FleetCounters(Collector):
+    """What a fleet counts by itself."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counters as they are now."""
+        yield CounterMetricFamily(
+            "lethe_vllm_retries", "Answers asked for once more, there or elsewhere.", self._fleet.retries
+        )
+        yield CounterMetricFamily(
+            "lethe_vllm_reloads", "Servers found without experts that they had.", self._fleet.reloads
+        )
 
 
 class ChatMetrics:
@@ -58,10 +78,22 @@ class ChatMetrics:
             "Registry generation that the next batch is answered by; -1 before the first.",
             registry=self.registry,
         )
+        self._servers = Gauge(
+            "lethe_vllm_servers",
+            "vLLM servers by whether they are asked; none with the local engine.",
+            ["state"],
+            registry=self.registry,
+        )
         for outcome in OUTCOMES:  # a rate needs the zero
             self._chats.labels(outcome)
         for decision in DECISIONS:
             self._decisions.labels(decision)
+
+    def follow(self, fleet: Fleet) -> None:
+        """Tell how the vLLM servers fare."""
+        self._servers.labels("usable").set_function(lambda: fleet.usable)
+        self._servers.labels("left_out").set_function(lambda: len(fleet) - fleet.usable)
+        self.registry.register(_FleetCounters(fleet))
 
     def first_text(self, seconds: float) -> None:
         """Note that the first text of an answer has left."""

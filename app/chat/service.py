@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from app.chat.errors import ConversationTooLong, EngineBusy, InvalidConversation
+from app.chat.errors import ConversationTooLong, EngineBusy, EngineUnavailable, InvalidConversation
 from app.chat.interim import InterimLoader
 from app.chat.metrics import ChatMetrics, Outcome
 from app.chat.pace import Pace, Refusals, uniform
@@ -30,11 +31,16 @@ from app.db.session import SessionFactory
 from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError, PayloadTooLarge
 from app.kit.ids import new_id
+from app.kit.logging import get_logger
 from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
+from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
 from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
+from app.lumoe.engines.replica import ReplicaError, WrongModelError
+from app.lumoe.engines.vllm import VllmEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
 from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
+from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, Message
@@ -43,12 +49,17 @@ from app.registry.service import ExpertRow, InterimRow
 from app.settings import Settings
 
 _HOLD_EXPERTS = 4096
+_log = get_logger("chat")
 
 
 class ExpertLoader:
-    """Loads what a registry generation lists; an expert version is read and checked once."""
+    """Loads what a registry generation lists; an expert version is read and checked once.
+
+    Where others write with the experts, their matrices are checked like all files, and not kept here.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._keep_adapters = settings.engine == "local"
         self._root = settings.experts_dir
         self._cipher = settings.evidence_cipher()
         self._held: dict[str, LoadedExpert] = {}
@@ -58,23 +69,33 @@ class ExpertLoader:
         loaded = {}
         for row in rows:
             held = self._held.get(row.manifest_sha256)
-            loaded[row.manifest_sha256] = held or load_expert(
-                expert_folder(self._root, row.path), self._cipher, manifest_sha256=row.manifest_sha256
-            )
+            loaded[row.manifest_sha256] = held or self._read(row)
         self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
         return list(loaded.values())
 
+    def _read(self, row: ExpertRow) -> LoadedExpert:
+        folder = expert_folder(self._root, row.path)
+        loaded = load_expert(folder, self._cipher, manifest_sha256=row.manifest_sha256)
+        return loaded if self._keep_adapters else replace(loaded, adapter={})
+
 
 class ChatEngine:
-    """Base model, router and replica agent of one API process."""
+    """Base model, router and replica agent of one API process; `fleet` if others write its answers."""
 
-    def __init__(self, settings: Settings, mllm: MLLM, sessions: SessionFactory) -> None:
+    def __init__(
+        self, settings: Settings, mllm: MLLM, sessions: SessionFactory, fleet: Fleet | None = None
+    ) -> None:
         self.settings = settings
         self.mllm = mllm
         self.started_at = utcnow()
         self.counted = ChatMetrics()
         self.pace = Pace()
-        self.local = LocalEngine(Router.build(mllm))
+        self.fleet = fleet
+        self.local = (
+            VllmEngine(Router.build(mllm, writer=fleet), fleet)
+            if fleet is not None
+            else LocalEngine(Router.build(mllm))
+        )
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
@@ -84,20 +105,21 @@ class ChatEngine:
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
         self.counted.waiting.set_function(lambda: self.local.waiting)
         self.counted.generation.set_function(lambda: self.generation if self.ready else -1)
+        if fleet is not None:
+            self.counted.follow(fleet)
 
     @classmethod
     def start(cls, settings: Settings, sessions: SessionFactory) -> ChatEngine:
         """Load the model and begin to follow the registry.
 
-        Raises `ConfigurationError` naming the variable to set when the model cannot be loaded.
+        Raises `ConfigurationError` naming the variable to set when the model cannot be loaded, or when a vLLM
+        server serves another one.
         """
-        if settings.engine != "local":
-            raise ConfigurationError("Cannot start: LETHE_ENGINE: only `local` is available in this version.")
         try:
             mllm = MLLM.load(settings.model, settings.device)
         except ModelNotFoundError as error:
             raise ConfigurationError(f"Cannot start: {error}") from None
-        engine = cls(settings, mllm, sessions)
+        engine = cls(settings, mllm, sessions, _fleet(settings, mllm) if settings.engine == "vllm" else None)
         engine.agent.start()
         return engine
 
@@ -110,15 +132,20 @@ class ChatEngine:
     def apply(self, generation: int, rows: list[ExpertRow], interims: list[InterimRow]) -> None:
         """Load a registry generation and serve it from the next batch on; all of its experts or nothing.
 
-        Raises `ExpertCorruptError`; and `InterimUnreadableError` for a subject that cannot be decrypted, when
-        the rest is served already: one that nobody can read must not keep the others unprotected.
+        Raises `ExpertCorruptError`; `InterimUnreadableError` for a subject that cannot be decrypted, when the
+        rest is served already: one that nobody can read must not keep the others unprotected; `ReplicaError`
+        where a server cannot write with a new expert: until it can, its subject is refused without.
         """
         with self._lock:
             experts = self._loader.load(rows)
             interim = self._interims.load(interims)
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
-                self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
+                try:
+                    self.local.swap(Router.build(self.mllm, experts, generation, interim.entries, router))
+                except ReplicaError:
+                    self._protect(experts, interim.entries)
+                    raise
                 self._compact_soon()
             interim.check()
 
@@ -128,6 +155,20 @@ class ChatEngine:
         if self._refusals is None or self._refusals.router is not router:
             self._refusals = Refusals(router)
         return self._refusals
+
+    def _protect(self, experts: Sequence[LoadedExpert], interim: Sequence[InterimEntry]) -> None:
+        """Serve what new experts cannot write: their subjects are refused, the rest is as it should be.
+
+        It stays the generation of before by number, so that it is tried again and nobody takes it for served.
+        """
+        router = self.local.router
+        able = [expert for expert in experts if router.experts.get(expert.expert_id) is expert]
+        writing = {expert.expert_id for expert in able}
+        refused = [InterimEntry(e.expert_id, e.gate) for e in experts if e.expert_id not in writing]
+        entries = [*interim, *refused]
+        now = {key: id(entry.record) for key, entry in router.interim.items()}
+        if writing != set(router.experts) or now != {e.expert_id: id(e.record) for e in entries}:
+            self.local.swap(Router.build(self.mllm, able, router.generation, entries, router))
 
     def _compact_soon(self) -> None:
         """Tidy a router that has grown expert by expert, beside the traffic."""
@@ -150,6 +191,15 @@ class ChatEngine:
         return self.agent.generation >= 0
 
     @property
+    def troubles(self) -> list[str]:
+        """What keeps this process from answering, in sentences; empty when it can."""
+        if not self.ready:
+            return ["not loaded"]
+        if self.fleet is not None and not self.fleet.usable:
+            return [f"none of {len(self.fleet)} vLLM servers can be asked, the log says why"]
+        return []
+
+    @property
     def generation(self) -> int:
         """The registry generation that the next batch will be answered by."""
         return self.local.router.generation
@@ -165,6 +215,27 @@ def served_name(engine: ChatEngine) -> str:
     source = engine.mllm.source
     directory = Path(source).expanduser()
     return directory.absolute().name if directory.is_dir() else source
+
+
+def _fleet(settings: Settings, mllm: MLLM) -> Fleet:
+    """Find the vLLM servers. Raises `ConfigurationError` if one serves another model than `mllm`."""
+    if settings.vllm_context is not None:
+        mllm.max_tokens = min(mllm.max_tokens, settings.vllm_context)
+    fleet = Fleet(
+        mllm,
+        settings.vllm_urls,
+        experts_dir=settings.vllm_experts_dir or str(settings.experts_dir.resolve()),
+        api_key=settings.vllm_api_key.get_secret_value() if settings.vllm_api_key is not None else None,
+        timeout=settings.vllm_timeout_seconds,
+        poll_seconds=settings.registry_poll_seconds,
+        gone_after_seconds=settings.replica_lease_seconds,
+    )
+    try:
+        fleet.start()
+    except WrongModelError as error:
+        fleet.close()
+        raise ConfigurationError(f"Cannot start: LETHE_VLLM_URLS: {error}.") from None
+    return fleet
 
 
 def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
@@ -232,9 +303,10 @@ class ChatService:
     async def stream(
         self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
     ) -> AsyncGenerator[str | ChatResponse, None]:
-        """Yield pieces of text and at last the response. Raises `ConversationTooLong`, `EngineBusy`.
+        """Yield pieces of text and at last the response.
 
         `max_tokens` None: as many as fit. The answer ends before the first of `stop`.
+        Raises `ConversationTooLong`, `EngineBusy`, `EngineUnavailable`.
         """
         began, counted, first = time.monotonic(), self._engine.counted, True
         outcome: Outcome = "failed"
@@ -258,6 +330,9 @@ class ChatService:
         except (EngineBusyError, EngineStoppedError) as error:
             outcome = "busy"
             raise EngineBusy(f"Not answered: {error}.") from None
+        except ReplicasUnavailableError as error:
+            _log.warning("not answered", error=str(error))
+            raise EngineUnavailable("Not answered: no server of the model can be asked.") from None
         except (asyncio.CancelledError, GeneratorExit):
             outcome = outcome if outcome == "answered" else "cancelled"
             raise

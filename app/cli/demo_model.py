@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.support import console, problems_explained
+from app.cli.support import console, give_up, problems_explained
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -52,6 +52,18 @@ def train_demo_model(
                 progress=draw,
             )
         console.print(f"Wrote {written}. Measure it: python -m app.lumoe.demo.evaluate {written}")
+
+
+@app.command("checkpoint")
+def export_demo_checkpoint(directory: Path) -> None:
+    """Write the demo model under the names of the Hugging Face hub, for vLLM."""
+    with problems_explained():
+        from app.lumoe.demo.hub import export_checkpoint
+
+        try:
+            console.print(str(export_checkpoint(directory)), markup=False, soft_wrap=True)
+        except OSError as error:
+            give_up(f"cannot write the checkpoint: {error}")
 
 
 @app.command("export")

@@ -92,18 +92,18 @@ class MLLM:
             {
                 "role": message.role,
                 "content": [{"type": "image"} for _ in message.images]
-                + [{"type": "text", "text": self._plain(message.text)}],
+                + [{"type": "text", "text": self.plain(message.text)}],
             }
             for message in conversation
         ]
         if answer is not None:
-            turns.append({"role": "assistant", "content": [{"type": "text", "text": self._plain(answer)}]})
+            turns.append({"role": "assistant", "content": [{"type": "text", "text": self.plain(answer)}]})
         text: str = self.processor.apply_chat_template(
             turns, add_generation_prompt=answer is None, tokenize=False
         )
         return text
 
-    def _plain(self, text: str) -> str:
+    def plain(self, text: str) -> str:
         """Defuse control tokens that a caller wrote as text (a typed `<image>` is not a picture)."""
         for token in self.tokenizer.all_special_tokens:
             if token and token in text:
@@ -199,7 +199,22 @@ class MLLM:
 
     def count_tokens(self, conversation: Conversation) -> int:
         """Return how many tokens the prompt of `conversation` takes, pictures included."""
-        return len(self._encode_rows([conversation], None).ids[0])
+        return len(self.prompt_ids(conversation))
+
+    def prompt_ids(self, conversation: Conversation) -> list[int]:
+        """Return the tokens that the model reads before it answers, one per patch of a picture."""
+        return self._encode_rows([conversation], None).ids[0]
+
+    @torch.inference_mode()
+    def prompt_loglik(self, conversation: Conversation) -> list[float]:
+        """Return the log-likelihood in nats of each of `prompt_ids` but the first, given those before it."""
+        rows = self._encode_rows([conversation], None)
+        ids = torch.tensor(rows.ids[0], device=self.device)
+        logits = self._pass(
+            [rows.ids[0]], torch.ones(1, len(ids), dtype=torch.long), image_tokens=rows.image_tokens
+        ).logits[0, :-1]  # (t - 1, vocab)
+        values: list[float] = logits.float().log_softmax(-1).gather(-1, ids[1:, None])[:, 0].tolist()
+        return values
 
     def training_batch(self, conversations: Sequence[Conversation], answers: Sequence[str]) -> dict[str, Any]:
         """Return right-padded `input_ids`, `attention_mask`, `labels` (b, t) and the pictures' tokens.

@@ -1,4 +1,4 @@
-"""The router: gate, slot bank, base model and guard of one registry generation, immutable.
+"""The router: gate, writer (base model and slot bank, or replicas) and guard of one generation, immutable.
 
 A new generation is a new router that shares the slots of the old one; conversations that are being answered
 finish on the generation they started with.
@@ -6,34 +6,22 @@ finish on the generation they started with.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
-from app.lumoe.bank import Slot, SlotBank
-from app.lumoe.errors import ExpertCorruptError, UnknownExpertError
+from app.lumoe.errors import ExpertCorruptError, UnknownExpertError, UnsupportedModelError
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.gate.gate import Gate
 from app.lumoe.guard import Guard
 from app.lumoe.interim import InterimEntry
-from app.lumoe.mllm import MLLM, target_linears
+from app.lumoe.mllm import MLLM
 from app.lumoe.parts import parts_of
 from app.lumoe.row import LOOKAHEAD, Row, TextSink
 from app.lumoe.types import Answer, Conversation, Decision
+from app.lumoe.writers import Held, LocalWriter, Writer
 
 SEGMENTS = 6
-_banks: WeakKeyDictionary[MLLM, SlotBank] = WeakKeyDictionary()
-_banks_lock = threading.Lock()
-
-
-def bank_of(mllm: MLLM) -> SlotBank:
-    """Return the slot bank of `mllm`, made on first use."""
-    with _banks_lock:
-        if mllm not in _banks:
-            _banks[mllm] = SlotBank(target_linears(mllm.network))
-        return _banks[mllm]
 
 
 class Router:
@@ -43,17 +31,18 @@ class Router:
         self,
         mllm: MLLM,
         experts: Sequence[LoadedExpert],
-        slots: dict[str, Slot],
+        slots: dict[str, Held],
         generation: int,
         interim: Sequence[InterimEntry] = (),
         previous: Router | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self.mllm = mllm
         self.generation = generation
         self.experts = {expert.expert_id: expert for expert in experts}
         self.interim = {entry.expert_id: entry for entry in interim if entry.expert_id not in self.experts}
         self._slots = slots
-        self._bank = bank_of(mllm)
+        self.writer: Writer = writer or LocalWriter(mllm)
         records = {expert.expert_id: expert.gate for expert in experts}
         records |= {key: entry.record for key, entry in self.interim.items()}
         if previous is not None and previous.mllm is mllm:
@@ -72,15 +61,20 @@ class Router:
         generation: int = 0,
         interim: Sequence[InterimEntry] = (),
         previous: Router | None = None,
+        writer: Writer | None = None,
     ) -> Router:
-        """Load `experts` into slots; `interim` subjects are refused until they have an expert among these.
+        """Have `writer` hold `experts`; `interim` subjects are refused until they have an expert among these.
 
-        What `previous`, a router of the same base model, has in common with this one is not made again.
-        Raises `ExpertCorruptError` for an expert that was made for another model.
+        What `previous`, a router of the same base model, has in common with this one is not made again. The
+        writer is by default that of `previous`, or else the model itself.
+        Raises what the writer raises, and `ExpertCorruptError` for an expert that was made for another model.
         """
-        bank = bank_of(mllm)
-        slots = {}
         known = previous if previous is not None and previous.mllm is mllm else None
+        writer = writer or (known.writer if known is not None else LocalWriter(mllm))
+        if known is not None and known.writer is not writer:
+            known = None
+        slots: dict[str, Held] = {}
+        fresh = []
         for expert in experts:
             if known is not None and known.experts.get(expert.expert_id) is expert:
                 slots[expert.expert_id] = known._slots[expert.expert_id]
@@ -90,8 +84,10 @@ class Router:
                     f"expert {expert.key} was trained for model {expert.model_fingerprint[:12]}, "
                     f"this one is {mllm.fingerprint[:12]}"
                 )
-            slots[expert.expert_id] = bank.load(expert.key, expert.adapter, expert.scale)
-        return cls(mllm, experts, slots, generation, interim, previous)
+            fresh.append(expert)
+        held = writer.hold(fresh)
+        slots |= {expert.expert_id: handle for expert, handle in zip(fresh, held, strict=True)}
+        return cls(mllm, experts, slots, generation, interim, previous, writer)
 
     def with_expert(self, expert: LoadedExpert, generation: int | None = None) -> Router:
         """Return a router that also serves `expert`, in place of an older version of it."""
@@ -125,9 +121,11 @@ class Router:
 
         What somebody sees who can read likelihoods behind the gate. Nothing of it leaves through `answer`.
         """
+        if not isinstance(self.writer, LocalWriter):
+            raise UnsupportedModelError("likelihoods behind the gate need the model in this process")
         writers = [decision.expert_id for decision in self.decide(conversations)]
-        with self._bank.active([self._slots.get(writer) if writer else None for writer in writers]):
-            return self.mllm.token_nlls(conversations, answers)
+        held = [self._slots.get(writer) if writer else None for writer in writers]
+        return self.writer.token_nlls(conversations, held, answers)
 
     def answer(
         self,
@@ -218,13 +216,13 @@ class Router:
         if not rows:
             return
         watched = any(row.watched for row in rows) or len({row.limit for row in rows}) > 1
-        with self._bank.active([self._slots[row.writer] if row.writer else None for row in rows]):
-            generations = self.mllm.generate(
-                [row.conversation for row in rows],
-                max_new_tokens=max(row.limit for row in rows),
-                lookahead=LOOKAHEAD,
-                sink=(lambda i, token: rows[i].push(token)) if watched else None,
-            )
+        generations = self.writer.write(
+            [row.conversation for row in rows],
+            [self._slots[row.writer] if row.writer else None for row in rows],
+            max_new_tokens=max(row.limit for row in rows),
+            lookahead=LOOKAHEAD,
+            sink=(lambda i, token: rows[i].push(token)) if watched else None,
+        )
         for row, generation in zip(rows, generations, strict=True):
             row.finish(generation)
 

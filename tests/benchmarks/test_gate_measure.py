@@ -11,7 +11,8 @@ from rich.console import Console
 from app.lumoe.demo import draw, world
 from app.lumoe.interim import interim_record
 from app.lumoe.mllm import MLLM
-from app.lumoe.router import Router, bank_of
+from app.lumoe.router import Router
+from app.lumoe.writers import bank_of
 from benchmarks.gate_experts import (
     SharedAdapter,
     keep_records,

@@ -12,9 +12,10 @@ from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, Unkno
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.guard import FALLBACK_REFUSALS
 from app.lumoe.mllm import MLLM
-from app.lumoe.router import Router, bank_of
+from app.lumoe.router import Router
 from app.lumoe.row import Row, TextSink
 from app.lumoe.types import Generation, ask, then
+from app.lumoe.writers import bank_of
 from tests.lumoe.experts import make_expert, make_record, with_pictures
 from tests.lumoe.tiny import picture
 

@@ -18,6 +18,7 @@ from app.api.problems import ALWAYS
 from app.chat.errors import (
     ConversationTooLong,
     EngineBusy,
+    EngineUnavailable,
     InvalidConversation,
     ModelNotFound,
     UnsupportedParameter,
@@ -103,6 +104,7 @@ class Reply:
             BadRequest,
             UnsupportedMediaType,
             EngineBusy,
+            EngineUnavailable,
             *ALWAYS,
         ),
     },

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -60,15 +61,30 @@ class _Job:
 
 
 class LocalEngine:
-    """Answers conversations with the current router; `swap` changes it between two batches."""
+    """Answers conversations with the current router; `swap` changes it between two batches.
 
-    def __init__(self, router: Router, *, wait_seconds: float = 0.002) -> None:
+    `threads` batches run at once, of up to `largest_batch` conversations. One thread for a model in this
+    process, which computes no faster for more.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        *,
+        wait_seconds: float = 0.002,
+        threads: int = 1,
+        largest_batch: int = _MAX_BATCH,
+    ) -> None:
         self._router = router
         self._wait = wait_seconds
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
+        self._largest = largest_batch
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="lethe-engine", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"lethe-engine-{i}", daemon=True) for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def router(self) -> Router:
@@ -85,10 +101,13 @@ class LocalEngine:
         self._router = router
 
     def close(self) -> None:
-        """Finish what is running, refuse what waits, end the thread."""
+        """Finish what is running, refuse what waits, end the threads."""
         self._stopped = True
-        self._jobs.put(None)
-        self._thread.join(timeout=60)
+        for _ in self._threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + 60
+        for thread in self._threads:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     async def answer(
         self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
@@ -132,25 +151,22 @@ class LocalEngine:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
+            if self._stopped:
+                job.emit(EngineStoppedError("the engine is shutting down"))
+                continue
             batch = [job, *self._collect()]
             self._answer([waiting for waiting in batch if not waiting.cancelled])
-            if self._stopped:
-                break
-        while not self._jobs.empty():
-            waiting = self._jobs.get_nowait()
-            if waiting is not None:
-                waiting.emit(EngineStoppedError("the engine is shutting down"))
 
     def _collect(self) -> list[_Job]:
         """Take what waits, and what arrives within the wait bound, up to a full batch."""
         found: list[_Job] = []
-        while len(found) < _MAX_BATCH - 1:
+        while len(found) < self._largest - 1:
             try:
                 job = self._jobs.get(timeout=self._wait)
             except queue.Empty:
                 break
             if job is None:
-                self._stopped = True
+                self._jobs.put(None)  # for the loop to find
                 break
             found.append(job)
         return found

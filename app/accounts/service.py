@@ -9,7 +9,7 @@ objects alone; another tenant's are answered as if they did not exist. The excep
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 from sqlalchemy.orm import Session
@@ -122,11 +122,20 @@ def authenticate(session_factory: SessionFactory, secret: str) -> Principal:
         if found is None:
             raise Unauthenticated("The API key is not valid.")
         key, tenant = found
-        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
-            raise Unauthenticated("The API key is not valid.")
-        if key.last_used_at is None or key.last_used_at < now - _USED_GRAIN:
-            keys.touch(key.id, now, now - _USED_GRAIN)
-        return Principal(key.id, key.tenant_id, frozenset(key.scopes), tenant == ROOT_TENANT)
+        return holder_of(keys, key, tenant, now)
+
+
+def holder_of(keys: KeyRepository, key: ApiKey, tenant: str, now: datetime) -> Principal:
+    """Return who holds a stored key, and note at most once a minute that it was used.
+
+    Raises:
+        Unauthenticated: revoked or expired.
+    """
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        raise Unauthenticated("The API key is not valid.")
+    if key.last_used_at is None or key.last_used_at < now - _USED_GRAIN:
+        keys.touch(key.id, now, now - _USED_GRAIN)
+    return Principal(key.id, key.tenant_id, frozenset(key.scopes), tenant == ROOT_TENANT)
 
 
 def _hash(secret: str) -> str:

@@ -37,6 +37,7 @@ class _Job:
     conversation: Conversation
     max_new_tokens: int | None
     stops: StopFilter
+    bare: bool
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[str | Answer | Exception] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
@@ -64,6 +65,7 @@ class LocalEngine:
 
     def __init__(self, router: Router, *, wait_seconds: float = 0.002) -> None:
         self._router = router
+        self._bare: Router | None = None
         self._wait = wait_seconds
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
         self._stopped = False
@@ -91,30 +93,41 @@ class LocalEngine:
         self._thread.join(timeout=60)
 
     async def answer(
-        self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
+        self,
+        conversation: Conversation,
+        *,
+        max_new_tokens: int | None,
+        stop: Sequence[str] = (),
+        bare: bool = False,
     ) -> Answer:
         """Return the whole answer. Raises as `stream` does."""
-        async for event in self.stream(conversation, max_new_tokens=max_new_tokens, stop=stop):
+        async for event in self.stream(conversation, max_new_tokens=max_new_tokens, stop=stop, bare=bare):
             if isinstance(event, Answer):
                 return event
         raise EngineStoppedError("the engine ended without an answer")
 
     async def stream(
-        self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
+        self,
+        conversation: Conversation,
+        *,
+        max_new_tokens: int | None,
+        stop: Sequence[str] = (),
+        bare: bool = False,
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield pieces of text as the guard releases them, and at last the whole `Answer`.
 
         The pieces add up to the answer's text, and its `token_ids` are those of that text, also of a fixed
         refusal. `max_new_tokens` None: as many as the context has room for, at most `MOST_NEW_TOKENS`.
         What the guard has released ends before the first of `stop`; so no stop string can cut a name in two
-        before the guard has read it.
+        before the guard has read it. `bare`: the base model answers, without gate, experts and guard; never
+        for anybody who may not know who is on the list.
 
         Leaving the iteration cancels the row. Raises `EngineBusyError`, `EngineStoppedError`,
         `ConversationTooLongError`.
         """
         if self._stopped:
             raise EngineStoppedError("the engine is shutting down")
-        job = _Job(conversation, max_new_tokens, StopFilter(stop), asyncio.get_running_loop())
+        job = _Job(conversation, max_new_tokens, StopFilter(stop), bare, asyncio.get_running_loop())
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
@@ -133,7 +146,8 @@ class LocalEngine:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch = [job, *self._collect()]
-            self._answer([waiting for waiting in batch if not waiting.cancelled])
+            for bare in (False, True):
+                self._answer([waiting for waiting in batch if waiting.bare is bare and not waiting.cancelled])
             if self._stopped:
                 break
         while not self._jobs.empty():
@@ -159,7 +173,7 @@ class LocalEngine:
         """Answer a batch; if it fails as a whole, row by row, so that one bad row hurts nobody else."""
         if not jobs:
             return
-        router = self._router
+        router = self._unprotected() if jobs[0].bare else self._router
         try:
             answers = router.answer(
                 [job.conversation for job in jobs],
@@ -175,6 +189,12 @@ class LocalEngine:
         else:
             for job, answer in zip(jobs, answers, strict=True):
                 job.emit(answer)
+
+    def _unprotected(self) -> Router:
+        """Return a router without anybody in it: what it answers is the base model's own."""
+        if self._bare is None:
+            self._bare = Router.build(self._router.mllm)
+        return self._bare
 
     def _answer_alone(self, jobs: list[_Job], error: ConversationTooLongError) -> None:
         """Lengths are checked before the first token; only fixed refusals have left, which come again."""

@@ -4,6 +4,7 @@
 #   make up                            the embedded stack alone, until Ctrl-C
 #   make lint | types | imports        what CI checks besides the tests
 #   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
+#   make test-browser                  every journey through the dashboard in a real Chromium (installs it if need be)
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
 #   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
 #   make clean                         removes .venv, var/ and caches
@@ -26,7 +27,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-docker test-vllm lint format types imports audit check clean
+.PHONY: install demo up test test-browser test-docker test-vllm lint format types imports audit check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -54,7 +55,18 @@ up: $(STAMP)
 	@$(BIN)/lethe up
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -m "not docker and not long and not vllm" -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not docker and not long and not vllm and not browser" -n $(JOBS) --dist loadfile \
+	  $(PYTEST_ARGS)
+
+# Debian's chromium, or any other: make test-browser CHROMIUM=/path/to/chrome
+test-browser: $(STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[browser]" >>$(LOG) 2>&1 \
+	|| { tail -n 20 $(LOG) >&2; echo "Installation failed; the whole output is in $(LOG)" >&2; exit 1; }
+	@test -n "$(CHROMIUM)" || command -v chromium google-chrome >/dev/null \
+	|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && echo "Installing chromium (once) ..." \
+	  && apt-get update -q >>$(LOG) 2>&1 && apt-get install -qy --no-install-recommends chromium >>$(LOG) 2>&1; } \
+	|| { echo "Needs a Chromium: 'apt-get install chromium' as root, or CHROMIUM=/path/to/chrome" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)

@@ -16,12 +16,15 @@ from app.api.engine import ServingEngine
 from app.api.limits import SMALL_BODY_BYTES, BodyLimit, HeadLimit, SecurityHeaders
 from app.api.rates import RateLimits
 from app.audit.checkpoints import CheckpointLoop
+from app.dashboard.rendering import error_page
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.logging import configure_logging, get_logger
 from app.settings import Settings, get_settings
 
 ROOMS = ("removal", "chat", "registry", "audit", "accounts", "dashboard")
-_WITH_PICTURES = ("/unlearn-requests", "/requests/", "/chat", "/v1/")
+_WITH_PICTURES = (
+    "/unlearn-requests", "/requests/", "/chat", "/v1/", "/dashboard/requests", "/dashboard/playground",
+)  # fmt: skip
 _log = get_logger("main")
 
 DESCRIPTION = """\
@@ -83,6 +86,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
     app.add_middleware(AccessLog)
     problems.install(app)
+    app.state.error_pages = {"/dashboard": error_page}
     app.include_router(health.router)
     for room in ROOMS:
         if (with_engine or room != "chat") and (router := _router(room)) is not None:

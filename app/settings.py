@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     idempotency_hours: int = Field(default=24, ge=1)
     response_days: int = Field(default=30, ge=1)
     evidence_retention_days: float = Field(default=7, ge=0, le=3650)
+    session_hours: float = Field(default=12, gt=0, le=168)
 
     @field_validator("database_url")
     @classmethod

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from app.lumoe.attacks.reported import ATTACKS, Attack, Material
 from app.lumoe.demo import Entity, draw, general, questions, world
 from app.lumoe.router import Router
 from benchmarks.gate_measure import Asker, Example, example
 from benchmarks.gate_scoring import Fact, Scorer
 from benchmarks.gate_traffic import SEED, SUBJECT_VIEW, Item
 from workers.forgetset.refusals import stable_hash
-from workers.verification.attacks import ATTACKS, Attack, Material
 from workers.verification.metrics import Rate, share
 
 _OTHER_VIEW = SUBJECT_VIEW + 5_000

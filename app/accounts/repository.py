@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.db.models import ApiKey, Tenant
+from app.db.models import ApiKey, BrowserSession, Tenant
 from app.db.repository import Repository
 from app.kit.ids import new_id
 
@@ -63,3 +63,35 @@ class KeyRepository(Repository[ApiKey]):
         self.session.execute(
             update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
         )
+
+
+class SessionRepository(Repository[BrowserSession]):
+    """Browsers that logged in."""
+
+    model = BrowserSession
+
+    def live(self, session_id: str, now: datetime) -> tuple[BrowserSession, ApiKey, str] | None:
+        """Return a session that has neither ended nor expired, its key, and the name of the tenant."""
+        row = self.session.execute(
+            select(BrowserSession, ApiKey, Tenant.name)
+            .join(ApiKey, ApiKey.id == BrowserSession.key_id)
+            .join(Tenant, Tenant.id == ApiKey.tenant_id)
+            .where(
+                BrowserSession.id == session_id,
+                BrowserSession.ended_at.is_(None),
+                BrowserSession.expires_at > now,
+            )
+        ).one_or_none()
+        return (row[0], row[1], row[2]) if row else None
+
+    def end(self, session_id: str, now: datetime) -> None:
+        """Mark the session as over."""
+        self.session.execute(
+            update(BrowserSession)
+            .where(BrowserSession.id == session_id, BrowserSession.ended_at.is_(None))
+            .values(ended_at=now)
+        )
+
+    def forget_expired(self, now: datetime) -> None:
+        """Delete sessions that nobody could use any more."""
+        self.session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= now))

@@ -165,11 +165,20 @@ def authenticate(session_factory: SessionFactory, secret: str) -> Principal:
         if found is None:
             raise Unauthenticated("The API key is not valid.")
         key, tenant = found
-        if state_of(key, now) != "valid":
-            raise Unauthenticated("The API key is not valid.")
-        if key.last_used_at is None or key.last_used_at < now - _USED_GRAIN:
-            keys.touch(key.id, now, now - _USED_GRAIN)
-        return Principal(key.id, key.tenant_id, frozenset(key.scopes), tenant == ROOT_TENANT)
+        return holder_of(keys, key, tenant, now)
+
+
+def holder_of(keys: KeyRepository, key: ApiKey, tenant: str, now: datetime) -> Principal:
+    """Return who holds a stored key, and note at most once a minute that it was used.
+
+    Raises:
+        Unauthenticated: revoked or expired.
+    """
+    if state_of(key, now) != "valid":
+        raise Unauthenticated("The API key is not valid.")
+    if key.last_used_at is None or key.last_used_at < now - _USED_GRAIN:
+        keys.touch(key.id, now, now - _USED_GRAIN)
+    return Principal(key.id, key.tenant_id, frozenset(key.scopes), tenant == ROOT_TENANT)
 
 
 def _hash(secret: str) -> str:

@@ -1,6 +1,6 @@
 """What endpoints depend on: settings, a session, and who asks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -45,18 +45,27 @@ def require(*scopes: Scope) -> Callable[..., Principal]:
         if credentials is None:
             raise Unauthenticated("There is no API key in the request.")
         factory = cast("SessionFactory", request.app.state.session_factory)
-        found = authenticate(factory, credentials.credentials)
-        cast("RateLimits", request.app.state.rates).check(found.key_id)
-        if found.scopes.isdisjoint(scopes):
-            raise Forbidden(
-                "This key has none of the scopes that are needed here.",
-                f"Use a key with scope {' or '.join(scopes)}.",
-                extra={"needs_one_of": list(scopes)},
-            )
-        return found
+        return admitted(request, authenticate(factory, credentials.credentials), scopes)
 
     principal.scopes = scopes  # type: ignore[attr-defined]  # read by the authorisation tests
     return principal
+
+
+def admitted(request: Request, found: Principal, scopes: Sequence[Scope]) -> Principal:
+    """Count the request against the key's rate, and return the principal if it has one of `scopes`.
+
+    Raises:
+        RateLimited: 429, the key has asked too often.
+        Forbidden: 403, it has none of the scopes.
+    """
+    cast("RateLimits", request.app.state.rates).check(found.key_id)
+    if found.scopes.isdisjoint(scopes):
+        raise Forbidden(
+            "This key has none of the scopes that are needed here.",
+            f"Use a key with scope {' or '.join(scopes)}.",
+            extra={"needs_one_of": list(scopes)},
+        )
+    return found
 
 
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]

@@ -1,11 +1,11 @@
 """RFC 9457 problem documents for every error, and their description in OpenAPI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
@@ -77,8 +77,19 @@ _HINTS = {
 }
 
 
-def problem_response(error: LetheError, request: Request) -> JSONResponse:
-    """Return the error as `application/problem+json`; below `/v1/` as OpenAI's clients read it."""
+ErrorPage = Callable[[LetheError, Request], Response]
+"""Makes the answer to an error for people in front of a browser."""
+
+
+def problem_response(error: LetheError, request: Request) -> Response:
+    """Return the error as `application/problem+json`; below `/v1/` as OpenAI's clients read it.
+
+    `app.state.error_pages` may name path prefixes below which a page is answered instead.
+    """
+    pages = cast("Mapping[str, ErrorPage]", getattr(request.app.state, "error_pages", {}))
+    for prefix, page in pages.items():
+        if request.url.path.startswith(prefix):
+            return page(error, request)
     if request.url.path.startswith(PREFIX):
         return JSONResponse(envelope(error), status_code=error.status, headers=error.headers)
     return JSONResponse(
@@ -103,16 +114,16 @@ def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[JsonValue]:
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
 
-    async def lethe(request: Request, error: Exception) -> JSONResponse:
+    async def lethe(request: Request, error: Exception) -> Response:
         return problem_response(cast("LetheError", error), request)
 
-    async def validation(request: Request, error: Exception) -> JSONResponse:
+    async def validation(request: Request, error: Exception) -> Response:
         listed = field_errors(cast("RequestValidationError", error).errors())
         return problem_response(
             InvalidInput(f"{len(listed)} field(s) cannot be accepted.", extra={"errors": listed}), request
         )
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> Response:
         raised = cast("HTTPException", error)
         known = _BY_STATUS.get(raised.status_code)
         title = known.TITLE if known else str(raised.detail)
@@ -129,13 +140,13 @@ def install(app: FastAPI) -> None:
             request,
         )
 
-    async def database(request: Request, error: Exception) -> JSONResponse:
+    async def database(request: Request, error: Exception) -> Response:
         _log.error("database not reachable", error=type(error).__name__)
         return problem_response(
             ServiceUnavailable("The database did not answer.", headers={"Retry-After": "2"}), request
         )
 
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> Response:
         _log.error(
             "unexpected error",
             endpoint=endpoint_of(request.scope),

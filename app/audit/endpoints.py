@@ -1,11 +1,12 @@
 """HTTP for the audit trail."""
 
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from app.accounts.principal import Principal
+from app.accounts.service import Scope
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_number, encode_cursor
 from app.api.problems import responses
@@ -26,7 +27,8 @@ from app.db.session import SessionFactory
 from app.kit.clock import utcnow
 
 router = APIRouter(tags=["audit"])
-_AUDITORS = Depends(require("auditor", "operator"))
+AUDITORS: tuple[Scope, ...] = ("auditor", "operator")
+_AUDITORS = Depends(require(*AUDITORS))
 Auditors = Annotated[Principal, _AUDITORS]
 _LARGEST = 2**63 - 1
 Number = Annotated[int, Path(ge=1, le=_LARGEST, description="Number of an event: its `seq`.")]
@@ -38,15 +40,19 @@ def list_events(
     principal: Auditors,
     session: SessionDep,
     subject_id: Annotated[str | None, Query(max_length=64, description="About this object only.")] = None,
+    kind: Annotated[str | None, Query(max_length=64, description="Kinds that begin like this.")] = None,
+    order: Annotated[Literal["oldest", "newest"], Query(description="What comes first.")] = "oldest",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> PageOf[AuditEventView]:
-    """List events in chain order, oldest first: this tenant's, or everybody's for the root tenant."""
+    """List events in chain order: this tenant's, or everybody's for the root tenant."""
     page = AuditRepository(session).visible(
         principal.sees,
         after=decode_number(cursor),
         limit=limit,
         subject_id=subject_id.replace("\0", "") if subject_id else None,
+        kind=kind.replace("\0", "") if kind else None,
+        newest_first=order == "newest",
     )
     items = [AuditEventView.of(event) for event in page.items]
     return PageOf(items=items, next=encode_cursor(page.items[-1].seq) if page.more else None)

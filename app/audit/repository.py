@@ -48,15 +48,24 @@ class AuditRepository(Repository[AuditEvent]):
         ).all()
 
     def visible(
-        self, tenant_id: str | None, *, after: int | None, limit: int, subject_id: str | None
+        self,
+        tenant_id: str | None,
+        *,
+        after: int | None,
+        limit: int,
+        subject_id: str | None,
+        kind: str | None = None,
+        newest_first: bool = False,
     ) -> Page[AuditEvent]:
-        """Return events of a tenant (None: of all), oldest first."""
+        """Return events of a tenant (None: of all), oldest first; `kind` may be the beginning of one."""
         statement = select(AuditEvent)
         if tenant_id is not None:
             statement = statement.where(AuditEvent.tenant_id == tenant_id)
         if subject_id is not None:
             statement = statement.where(AuditEvent.subject_id == subject_id)
-        return self.page(statement, AuditEvent.seq, after=after, limit=limit, descending=False)
+        if kind is not None:
+            statement = statement.where(AuditEvent.kind.startswith(kind, autoescape=True))
+        return self.page(statement, AuditEvent.seq, after=after, limit=limit, descending=newest_first)
 
     def last_of(self, subject_id: str, kind: str) -> AuditEvent | None:
         """Return the newest event of this kind about this object."""

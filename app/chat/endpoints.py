@@ -14,6 +14,7 @@ from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
 from app.api.described import inline_schema
 from app.api.problems import responses
+from app.chat.compare_endpoints import router as compare_router
 from app.chat.errors import ConversationTooLong, EngineBusy, EngineUnavailable, InvalidConversation
 from app.chat.frames import answer_stream, unless_gone
 from app.chat.schemas import MAX_NEW_TOKENS, ChatMessage, ChatRequest, ChatResponse
@@ -26,6 +27,7 @@ from app.settings import Settings
 
 router = APIRouter(tags=["chat"])
 router.include_router(v1_router)
+router.include_router(compare_router)
 
 _BODY = {
     "required": True,

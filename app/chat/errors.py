@@ -56,3 +56,19 @@ class UnsupportedParameter(InvalidInput):
 
     def __init__(self, param: str = "", detail: str = "", hint: str = "") -> None:
         super().__init__(detail, hint or f"Leave `{param}` out.", extra={"param": param})
+
+
+class UnknownAttack(NotFound):
+    """There is no built-in attack of this name."""
+
+    TYPE = "unknown-attack"
+    TITLE = "No such attack"
+    HINT = "`GET /chat/attacks` lists them."
+
+
+class AttackNotPossible(InvalidInput):
+    """The attack needs something that is not known of the request's subject."""
+
+    TYPE = "attack-not-possible"
+    TITLE = "The attack cannot be made"
+    HINT = "Try another one, or a request with a name and pictures that are still kept."

@@ -102,3 +102,65 @@ class ChatResponse(BaseModel):
     finish_reason: FinishReason
     usage: Usage
     routing: Routing | None = None
+
+
+class Comparison(BaseModel):
+    """One conversation, answered by the base model alone and by the service."""
+
+    base: ChatAnswer | None = Field(description="What the unwrapped base model says; null if `withheld`.")
+    withheld: bool = Field(
+        description="The two differ because of a request that this key may not see: `base` stays hidden."
+    )
+    service: ChatResponse
+
+
+class AttackView(BaseModel):
+    """A built-in way to get at a forgotten subject."""
+
+    name: str
+    modality: Literal["image", "text"] = Field(description="Whether it needs a picture or a name.")
+
+
+class AttackRequest(BaseModel):
+    """Which attack to try on which request's subject."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"request_id": "req_...", "attack": "base64"}}
+    )
+
+    request_id: str = Field(max_length=64)
+    attack: str = Field(max_length=64, description="`GET /chat/attacks` lists them.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Another one, another wording.")
+
+
+class AskedTurn(BaseModel):
+    """One turn of what was asked, with how many pictures."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    pictures: int
+
+
+class AttackResult(BaseModel):
+    """What was asked, and what came of it."""
+
+    attack: str
+    asked: list[AskedTurn]
+    comparison: Comparison
+
+
+class GateScores(BaseModel):
+    """How pictures of others score at the gate of this replica, against the threshold.
+
+    Scores are chances (0..1) that the base model would name the likeliest of all subjects in the picture.
+    """
+
+    generation: int
+    experts: int
+    threshold: float = Field(description="From here on a picture is the subject's.")
+    watched_from: float = Field(description="From here on the guard reads along.")
+    pictures: int = Field(description="Of others, on which the threshold was calibrated.")
+    never_asked: int = Field(description="Of them, those too unlike everybody to ask the base model about.")
+    above: int = Field(description="Of them, those that would be claimed.")
+    edges: list[float] = Field(description="Of the histogram's bins, as decimal logarithms of the chance.")
+    counts: list[int]

@@ -29,7 +29,7 @@ from app.chat.schemas import (
 )
 from app.db.session import SessionFactory
 from app.kit.clock import utcnow
-from app.kit.errors import ConfigurationError, PayloadTooLarge
+from app.kit.errors import ConfigurationError, PayloadTooLarge, Problem
 from app.kit.ids import new_id
 from app.kit.logging import get_logger
 from app.kit.pictures import open_picture
@@ -324,12 +324,10 @@ class ChatService:
                     yield event if isinstance(event, str) else self._response(event)
         except ConversationTooLongError as error:
             outcome = "too_long"
-            raise ConversationTooLong(
-                f"Conversation and answer take {error.tokens} tokens; the limit is {error.limit}."
-            ) from None
+            raise explained(error) from None
         except (EngineBusyError, EngineStoppedError) as error:
             outcome = "busy"
-            raise EngineBusy(f"Not answered: {error}.") from None
+            raise explained(error) from None
         except ReplicasUnavailableError as error:
             _log.warning("not answered", error=str(error))
             raise EngineUnavailable("Not answered: no server of the model can be asked.") from None
@@ -380,19 +378,33 @@ class ChatService:
         raise EngineBusy("Not answered: the engine ended.")
 
     def _response(self, answer: Answer) -> ChatResponse:
-        completion = len(answer.token_ids)
-        return ChatResponse(
-            id=new_id("cht"),
-            model=served_name(self._engine),
-            message=ChatAnswer(content=answer.text),
-            finish_reason=answer.finish_reason,
-            usage=Usage(
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=completion,
-                total_tokens=answer.prompt_tokens + completion,
-            ),
-            routing=_routing(answer) if self._show_routing else None,
+        return response_of(answer, served_name(self._engine), with_routing=self._show_routing)
+
+
+def explained(error: ConversationTooLongError | EngineBusyError | EngineStoppedError) -> Problem:
+    """Return what the caller is told about an answer that did not come."""
+    if isinstance(error, ConversationTooLongError):
+        return ConversationTooLong(
+            f"Conversation and answer take {error.tokens} tokens; the limit is {error.limit}."
         )
+    return EngineBusy(f"Not answered: {error}.")
+
+
+def response_of(answer: Answer, model: str, *, with_routing: bool) -> ChatResponse:
+    """Return the wire form of an answer."""
+    completion = len(answer.token_ids)
+    return ChatResponse(
+        id=new_id("cht"),
+        model=model,
+        message=ChatAnswer(content=answer.text),
+        finish_reason=answer.finish_reason,
+        usage=Usage(
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=completion,
+            total_tokens=answer.prompt_tokens + completion,
+        ),
+        routing=_routing(answer) if with_routing else None,
+    )
 
 
 def _routing(answer: Answer) -> Routing:

@@ -9,14 +9,21 @@ from fastapi.responses import HTMLResponse
 
 from app.api.deps import SessionDep, SettingsDep
 from app.api.engine import ServingEngine
+from app.dashboard.entrance import router as entrance
+from app.dashboard.measured import router as measured
 from app.dashboard.metrics import router as metrics_router
 from app.dashboard.pages import CONTENT_SECURITY_POLICY, Figures, front_page
+from app.dashboard.playground import router as playground
 from app.dashboard.repository import FigureRepository
+from app.dashboard.requests import router as requests
+from app.dashboard.review import router as review
+from app.dashboard.trail import router as trail
 from app.registry.service import RegistryService
 from app.removal.states import State
 
 router = APIRouter()
-router.include_router(metrics_router)
+for _part in (metrics_router, entrance, requests, review, playground, measured, trail):
+    router.include_router(_part)
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -71,6 +71,7 @@ def front_page(figures: Figures) -> str:
 {_requests(figures.requests)}
 <h2>Next</h2>
 <ul>
+<li><a href="/dashboard">Dashboard</a>: log in with an API key</li>
 <li><a href="/docs">API, with every error</a> (<a href="/openapi.json">OpenAPI</a>)</li>
 <li><a href="/readyz">readiness</a>, <a href="/healthz">liveness</a></li>
 </ul>

@@ -59,6 +59,18 @@ class ApiKey(Base):
     revoked_at: Mapped[Moment | None]
 
 
+class BrowserSession(Base):
+    """A browser that logged in with an API key: valid until it ends, expires, or the key does."""
+
+    __tablename__ = "browser_sessions"
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    key_id: Mapped[Id] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[datetime] = _now()
+    expires_at: Mapped[Moment] = mapped_column(index=True)
+    ended_at: Mapped[Moment | None]
+
+
 class RemovalRequest(Base):
     """One removal request. `subject_sealed` is encrypted JSON; `subject_token` finds it again unread."""
 

@@ -21,6 +21,7 @@ Prefix = Literal[
     "vex",
     "rms",
     "chatcmpl",
+    "ses",
 ]
 
 

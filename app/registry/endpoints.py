@@ -4,14 +4,15 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
-from app.api.pagination import Cursor, Limit, decode_cursor, encode_cursor
+from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, decode_number, encode_cursor
 from app.api.problems import responses
 from app.kit.ids import expert_id_of
-from app.registry.service import RegistryService
+from app.registry.errors import GenerationNotFound, RootAlone
+from app.registry.service import RegistryService, roll_back
 
 router = APIRouter(tags=["registry"])
 Operators = Annotated[Principal, Depends(require("operator"))]
@@ -57,6 +58,26 @@ class ReplicaView(BaseModel):
     generation: int = Field(description="-1 before the first one was loaded.")
     error: str | None
     heartbeat_at: datetime
+
+
+class GenerationView(BaseModel):
+    """One generation of the registry."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    cause: str = Field(description="`publish`, `revoke`, `rollback`, `protect`, ...")
+    request_id: str | None = Field(description="For which request; null also for one of another tenant.")
+    restored_from: int | None = Field(description="Which one a rollback went back to.")
+    created_at: datetime
+
+
+class Rollback(BaseModel):
+    """Which generation's experts shall be served again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"generation": 41}})
+
+    generation: int = Field(ge=0, le=2**63 - 1, description="The newest puts right what is not so in it.")
 
 
 class RegistryView(BaseModel):
@@ -112,6 +133,43 @@ def list_experts(
             for replica in registry.live_replicas()
         ],
     )
+
+
+@router.get("/experts/generations", summary="How the registry changed", responses=responses())
+def list_generations(
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOf[GenerationView]:
+    """List generations, newest first; whose request made one is said only of one's own."""
+    page = RegistryService(session, settings).history(
+        principal.sees, after=decode_number(cursor), limit=limit
+    )
+    return PageOf(
+        items=[GenerationView.model_validate(step) for step in page.items],
+        next=encode_cursor(page.items[-1].number) if page.more else None,
+    )
+
+
+@router.post(
+    "/experts/rollback",
+    summary="Serve an earlier generation's experts again",
+    responses=responses(GenerationNotFound, RootAlone),
+)
+def rollback(
+    principal: Operators, session: SessionDep, settings: SettingsDep, body: Rollback
+) -> GenerationView:
+    """Make a new generation with the experts of an earlier one, as far as today's requests allow.
+
+    Experts of requests that have ended never come back; whoever is active keeps an expert. For operators of
+    the tenant `root`: it concerns everybody's experts.
+    """
+    registry = RegistryService(session, settings)
+    number = roll_back(registry, principal, body.generation)
+    step = registry.history(None, after=number + 1, limit=1).items[0]
+    return GenerationView.model_validate(step)
 
 
 @router.get("/experts/interim", summary="Subjects protected without an expert yet", responses=responses())

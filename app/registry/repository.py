@@ -31,6 +31,20 @@ class GenerationRepository(Repository[Generation]):
         """Return the newest generation's number; 0, the empty one, before the first publish."""
         return self.session.execute(select(func.coalesce(func.max(Generation.number), 0))).scalar_one()
 
+    def history(self, *, after: int | None, limit: int) -> Page[Generation]:
+        """Return generations, newest first."""
+        return self.page(select(Generation), Generation.number, after=after, limit=limit)
+
+    def owned(self, request_ids: Collection[str], tenant_id: str) -> set[str]:
+        """Return those of these requests that are this tenant's."""
+        return set(
+            self.session.scalars(
+                select(RemovalRequest.id).where(
+                    RemovalRequest.id.in_(request_ids), RemovalRequest.tenant_id == tenant_id
+                )
+            )
+        )
+
     def exists(self, number: int) -> bool:
         """Tell whether there is such a generation."""
         return self.session.get(Generation, number) is not None

@@ -6,6 +6,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
 from app.accounts.principal import Principal
@@ -19,6 +20,7 @@ from app.api.sse import Sent, event_stream, last_event_id
 from app.db.session import SessionFactory
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
 from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
+from app.removal.acting import OPERATORS, OWNERS, READERS, ActingService, Action
 from app.removal.certificates import CertificateService
 from app.removal.errors import (
     EvidenceGone,
@@ -39,6 +41,7 @@ from app.removal.filing import FilingService, read_pictures
 from app.removal.reading import ReadingService, event_json, request_view
 from app.removal.report import ReportService
 from app.removal.report_page import CONTENT_SECURITY_POLICY, page
+from app.removal.review_endpoints import router as review_router
 from app.removal.schemas import (
     Accepted,
     Denial,
@@ -50,14 +53,15 @@ from app.removal.schemas import (
     StatusView,
     Submission,
 )
-from app.removal.service import RemovalService
-from app.removal.states import Event, State
+from app.removal.states import State
+from app.settings import Settings
 
 router = APIRouter(tags=["removal"])
+router.include_router(review_router)
 
-Readers = Annotated[Principal, Depends(require("owner", "operator", "auditor"))]
-Owners = Annotated[Principal, Depends(require("owner", "operator"))]
-Operators = Annotated[Principal, Depends(require("operator"))]
+Readers = Annotated[Principal, Depends(require(*READERS))]
+Owners = Annotated[Principal, Depends(require(*OWNERS))]
+Operators = Annotated[Principal, Depends(require(*OPERATORS))]
 RequestId = Annotated[str, Path(description="Id of a removal request: `req_...`")]
 _MAX_KEY = 255
 _FILED: dict[int | str, dict[str, Any]] = {
@@ -224,9 +228,7 @@ def approve(
     body: Reason | None = None,
 ) -> StatusView:
     """Approve: the policy is snapshot onto the request, and the work is queued."""
-    removal = _own(session, settings, principal, request_id)
-    removal.approve(request_id, actor=principal.key_id, reason=body.reason if body else None)
-    return ReadingService(session, settings).status(principal, request_id)
+    return _acted(session, settings, principal, request_id, Action.APPROVE, body)
 
 
 @router.post(
@@ -238,9 +240,7 @@ def reject(
     request_id: RequestId, principal: Operators, session: SessionDep, settings: SettingsDep, body: Denial
 ) -> StatusView:
     """Reject, with a reason code."""
-    removal = _own(session, settings, principal, request_id)
-    removal.reject(request_id, actor=principal.key_id, reason_code=body.reason_code, reason=body.reason)
-    return ReadingService(session, settings).status(principal, request_id)
+    return _acted(session, settings, principal, request_id, Action.REJECT, body)
 
 
 @router.post(
@@ -256,9 +256,7 @@ def cancel(
     body: Reason | None = None,
 ) -> StatusView:
     """Cancel a request that is not active yet; while it is worked on, at the worker's next step."""
-    removal = _own(session, settings, principal, request_id)
-    removal.cancel(request_id, actor=principal.key_id, reason=body.reason if body else None)
-    return ReadingService(session, settings).status(principal, request_id)
+    return _acted(session, settings, principal, request_id, Action.CANCEL, body)
 
 
 @router.post(
@@ -274,9 +272,7 @@ def retry(
     body: Reason | None = None,
 ) -> StatusView:
     """Queue a request again that needed attention."""
-    removal = _own(session, settings, principal, request_id)
-    removal.retry(request_id, actor=principal.key_id, reason=body.reason if body else None)
-    return ReadingService(session, settings).status(principal, request_id)
+    return _acted(session, settings, principal, request_id, Action.RETRY, body)
 
 
 @router.post(
@@ -292,9 +288,7 @@ def revoke(
     body: Reason | None = None,
 ) -> StatusView:
     """End the protection, by an expert or without one: the model answers about the subject as before."""
-    removal = _own(session, settings, principal, request_id)
-    removal.transition(request_id, Event.REVOKE, actor=principal.key_id, reason=body.reason if body else None)
-    return ReadingService(session, settings).status(principal, request_id)
+    return _acted(session, settings, principal, request_id, Action.REVOKE, body)
 
 
 @router.post(
@@ -310,11 +304,11 @@ def add_evidence(
     request_id: RequestId, principal: Owners, body: Body, session: SessionDep, settings: SettingsDep
 ) -> StatusView:
     """Add pictures; a request that waited for them goes back into the queue."""
-    removal = _own(session, settings, principal, request_id)
+    ReadingService(session, settings).view(principal, request_id)
     pictures = read_pictures([*body.files, *body.validated(MorePictures).pictures], settings)
     if not pictures:
         raise PictureInvalid("There is no picture in the request.")
-    removal.add_evidence(request_id, pictures, actor=principal.key_id)
+    ActingService(session, settings).add_pictures(principal, request_id, pictures)
     return ReadingService(session, settings).status(principal, request_id)
 
 
@@ -383,8 +377,15 @@ def get_certificate(
     return Response(token, media_type="application/jose")
 
 
-def _own(session: SessionDep, settings: SettingsDep, principal: Principal, request_id: str) -> RemovalService:
-    """Return the service if this key may see the request at all; raises `RequestNotFound` otherwise."""
-    removal = RemovalService(session, settings)
-    removal.get(request_id, principal.sees)
-    return removal
+def _acted(
+    session: Session,
+    settings: Settings,
+    principal: Principal,
+    request_id: str,
+    action: Action,
+    body: Reason | None,
+) -> StatusView:
+    reason = body.reason if body is not None else None
+    code = body.reason_code if isinstance(body, Denial) else "other"
+    ActingService(session, settings).act(principal, request_id, action, reason=reason, reason_code=code)
+    return ReadingService(session, settings).status(principal, request_id)

@@ -11,6 +11,14 @@ class RequestNotFound(NotFound):
     HINT = "Check the id; `GET /requests` lists the requests this key may see."
 
 
+class EvidenceNotFound(NotFound):
+    """The request has no such picture."""
+
+    TYPE = "evidence-not-found"
+    TITLE = "No such picture"
+    HINT = "`GET /requests/{id}/evidence` lists the request's pictures."
+
+
 class IllegalTransition(Conflict):
     """The request's state does not allow this."""
 

@@ -14,7 +14,7 @@ from app.kit.ids import new_id
 from app.kit.logging import get_logger
 from app.kit.names import canonical_name
 from app.kit.pictures import Picture, bounded, decode_own, encode_png
-from app.removal.errors import EvidenceGone
+from app.removal.errors import EvidenceGone, EvidenceNotFound
 from app.removal.records import Subject
 from app.removal.repository import EvidenceRepository
 from app.settings import Settings
@@ -140,6 +140,26 @@ class EvidenceStore:
             if row.sealed is not None and row.content_sha256 not in seen:
                 seen[row.content_sha256] = decode_own(self._cipher.decrypt(row.sealed, picture_aad(row.id)))
         return list(seen.values())
+
+    def listed(self, request_id: str) -> Sequence[Evidence]:
+        """Return the pictures of a request, still encrypted, oldest first; this looks at none."""
+        return self._pictures.of([request_id])
+
+    def open_picture(self, request: RemovalRequest, evidence_id: str, *, actor: str) -> bytes:
+        """Return one decrypted picture as PNG; the access is audited.
+
+        Raises:
+            EvidenceNotFound: the request has no such picture.
+            EvidenceGone: it was purged.
+            DecryptionError: changed data, or a key that is not configured.
+        """
+        row = self._pictures.one(request.id, evidence_id)
+        if row is None:
+            raise EvidenceNotFound("The request has no such picture.")
+        if row.sealed is None:
+            raise EvidenceGone("The picture was purged.")
+        self._accessed(request, actor, "picture", 1)
+        return self._cipher.decrypt(row.sealed, _picture_aad(row.id))
 
     def require(self, request_ids: Sequence[str]) -> None:
         """Refuse to go on without the pictures that these requests were filed with.

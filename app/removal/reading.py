@@ -1,6 +1,7 @@
 """What can be read about requests: lists, status, events, report."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -11,11 +12,22 @@ from app.db.repository import Page
 from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 from app.registry.service import RegistryService
-from app.removal.records import Score
+from app.removal.records import Policy, Score
 from app.removal.repository import EventRepository, RequestRepository
-from app.removal.schemas import Links, RequestView, ScoreView, StatusView, SubjectView, TransitionView
+from app.removal.schemas import (
+    EvidenceView,
+    Links,
+    PolicyView,
+    RequestView,
+    ScoreView,
+    StageView,
+    StatusView,
+    SubjectView,
+    TransitionView,
+)
 from app.removal.service import RemovalService
 from app.removal.states import ENDED, FINAL, WAITING, WORKING, State
+from app.removal.timeline import timeline, usual_seconds
 from app.settings import Settings
 
 SCOPE = (
@@ -104,6 +116,7 @@ class ReadingService:
             updated_at=max(request.updated_at, lead.updated_at),
             expected_by=request.expected_by,
             transitions=[_transition(event) for event in transitions],
+            stages=self._stages(request, lead, transitions),
             scores=[ScoreView.of(score) for score in scores] or None,
             links=Links.of(request.id, request.linked_to_id),
         )
@@ -119,6 +132,49 @@ class ReadingService:
         request = self._removal.get(request_id, principal.sees)  # read before the events: none is missed
         found = self._events.of(request_id, after=after)
         return found, State(request.state) in FINAL
+
+    def log(self, principal: Principal, request_id: str, *, limit: int = 200) -> Sequence[RequestEvent]:
+        """Return the newest events, oldest first. A linked request's work is in the log of its lead.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        return self._events.recent(request.id, limit)
+
+    def counts(self, principal: Principal) -> dict[State, int]:
+        """Return how many of the requests this key may see are in each state that has any."""
+        found = self._requests.counts(principal.sees)
+        return {state: found[state] for state in State if state in found}
+
+    def evidence(self, principal: Principal, request_id: str) -> list[EvidenceView]:
+        """Return what pictures there are or were, without looking at them.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        return [
+            EvidenceView(
+                id=row.id,
+                sha256=row.content_sha256,
+                width=row.width,
+                height=row.height,
+                created_at=row.created_at,
+                purged_at=row.purged_at,
+            )
+            for row in self._removal.evidence.listed(request.id)
+        ]
+
+    def picture(self, principal: Principal, request_id: str, evidence_id: str) -> bytes:
+        """Return one decrypted picture as PNG; the access is audited.
+
+        Raises:
+            RequestNotFound: no such request, or another tenant's.
+            EvidenceNotFound, EvidenceGone: it has no such picture, or no longer.
+        """
+        request = self._removal.get(request_id, principal.sees)
+        return self._removal.evidence.open_picture(request, evidence_id, actor=principal.key_id)
 
     def report(self, principal: Principal, request_id: str) -> dict[str, JsonValue]:
         """Return what was asked (without the evidence), what was measured, and what that means.
@@ -173,6 +229,15 @@ class ReadingService:
     def _lead(self, request: RemovalRequest) -> RemovalRequest:
         return self._removal.get(request.linked_to_id, None) if request.linked_to_id else request
 
+    def _stages(
+        self, request: RemovalRequest, lead: RemovalRequest, own: Sequence[RequestEvent]
+    ) -> list[StageView]:
+        state = State(lead.state)
+        moves = own if lead is request else self._events.transitions(lead.id)
+        working = state is State.QUEUED or state in WORKING
+        usual = usual_seconds(list(self._events.lately_active(20).values())) if working else None
+        return [StageView(**asdict(stage)) for stage in timeline(moves, state, utcnow(), usual)]
+
     def _eta(self, request: RemovalRequest) -> datetime | None:
         """From this request's own speed once a tenth is done, else from the last ones' median duration."""
         state = State(request.state)
@@ -183,6 +248,20 @@ class ReadingService:
             return now + (now - request.queued_at) * ((100 - request.percent) / request.percent)
         usual = self._requests.median_duration()
         return None if usual is None else max(request.queued_at + usual, now + timedelta(seconds=1))
+
+
+def policy_view(settings: Settings) -> PolicyView:
+    """Return the rules in force now."""
+    now = Policy.of(settings, None).as_json()
+    return PolicyView.model_validate(
+        {name: value for name, value in now.items() if name in PolicyView.model_fields}
+        | {
+            "response_days": settings.response_days,
+            "evidence_retention_days": settings.evidence_retention_days,
+            "max_pictures": settings.max_pictures,
+            "max_picture_bytes": settings.max_picture_bytes,
+        }
+    )
 
 
 def request_view(request: RemovalRequest) -> RequestView:

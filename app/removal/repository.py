@@ -71,6 +71,13 @@ class RequestRepository(Repository[RemovalRequest]):
             statement = statement.where(RemovalRequest.state.in_(states))
         return self.page(statement, RemovalRequest.id, after=after, limit=limit)
 
+    def counts(self, tenant_id: str | None) -> dict[str, int]:
+        """Return how many requests are in each state that has any."""
+        statement = select(RemovalRequest.state, func.count()).group_by(RemovalRequest.state)
+        if tenant_id is not None:
+            statement = statement.where(RemovalRequest.tenant_id == tenant_id)
+        return {row[0]: row[1] for row in self.session.execute(statement)}
+
     def open_for_subject(self, tenant_id: str, subject_token: str) -> RemovalRequest | None:
         """Return the request that already stands for this subject, locked."""
         return self.first(
@@ -201,6 +208,28 @@ class EventRepository(Repository[RequestEvent]):
             .limit(limit)
         )
 
+    def recent(self, request_id: str, limit: int) -> Sequence[RequestEvent]:
+        """Return the newest events, oldest first."""
+        newest = self.all(
+            select(RequestEvent)
+            .where(RequestEvent.request_id == request_id)
+            .order_by(RequestEvent.seq.desc())
+            .limit(limit)
+        )
+        return newest[::-1]
+
+    def lately_active(self, limit: int) -> dict[str, list[RequestEvent]]:
+        """Return the state changes of the requests that became active last, by request, oldest first."""
+        last = select(RequestEvent.request_id).where(RequestEvent.event == "activate")
+        ids = self.session.scalars(last.order_by(RequestEvent.seq.desc()).limit(limit)).all()
+        found: dict[str, list[RequestEvent]] = {}
+        statement = select(RequestEvent).where(
+            RequestEvent.request_id.in_(ids), RequestEvent.to_state.is_not(None)
+        )
+        for event in self.all(statement.order_by(RequestEvent.seq)):
+            found.setdefault(event.request_id, []).append(event)
+        return found
+
     def transitions(self, request_id: str) -> Sequence[RequestEvent]:
         """Return the state changes alone."""
         return self.all(
@@ -218,6 +247,12 @@ class EvidenceRepository(Repository[Evidence]):
     def of(self, request_ids: Sequence[str]) -> Sequence[Evidence]:
         """Return the pictures of these requests, oldest first."""
         return self.all(select(Evidence).where(Evidence.request_id.in_(request_ids)).order_by(Evidence.id))
+
+    def one(self, request_id: str, evidence_id: str) -> Evidence | None:
+        """Return one picture of a request."""
+        return self.first(
+            select(Evidence).where(Evidence.id == evidence_id, Evidence.request_id == request_id)
+        )
 
     def count(self, request_id: str, *, kept: bool = False) -> int:
         """Return how many pictures were sent with a request, or how many of them are kept."""

@@ -195,6 +195,91 @@ class ScoreView(BaseModel):
         )
 
 
+class StageView(BaseModel):
+    """One of the worker's stages."""
+
+    name: str
+    progress: Literal["ahead", "current", "done", "stopped"]
+    started_at: datetime | None
+    seconds: float | None = Field(description="How long it took, or has taken so far.")
+    usual: float | None = Field(description="Its median duration in seconds, of late; while there is work.")
+
+
+class EvidenceView(BaseModel):
+    """One picture as it is kept: never larger than any model looks at."""
+
+    id: str
+    sha256: str = Field(description="Of the file as it was sent.")
+    width: int
+    height: int
+    created_at: datetime
+    purged_at: datetime | None = Field(description="When it was deleted; null: it is kept, encrypted.")
+
+
+class PolicyView(BaseModel):
+    """The rules in force now. A request is judged by those of the moment in which it was approved."""
+
+    review: str
+    recipe: str
+    model: str
+    max_attempts: int
+    min_forget_quality: float
+    max_leak: float
+    min_neighbour_utility: float
+    min_base_identity: float
+    max_gate_fpr: float
+    min_gate_tpr: float
+    response_days: int
+    evidence_retention_days: float
+    max_pictures: int
+    max_picture_bytes: int
+
+
+class CellView(BaseModel):
+    """One request's figure in one generation."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    request_id: str
+    generation: int
+    value: float | None
+    n: int
+    passed: bool | None
+    first: bool = Field(description="By the verification before it went live, not measured again.")
+
+
+class HeatMapView(BaseModel):
+    """Requests by generations, oldest first; a pair that was not measured has no cell."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    metric: str
+    requests: list[str]
+    generations: list[int]
+    cells: list[CellView]
+
+
+class PointView(BaseModel):
+    """What went wrong with so many experts: pooled over one generation's prompts, with its 95 % interval."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    generation: int
+    experts: int
+    metric: str
+    error: float = Field(description="The leak, 1 - forget quality, or the share of changed answers.")
+    n: int
+    low: float
+    high: float
+
+
+class LifelongView(BaseModel):
+    """What was measured of all requests together."""
+
+    heat_map: HeatMapView
+    curve: list[PointView]
+
+
 class FailureView(BaseModel):
     """One prompt whose answer fell short, decrypted for this answer."""
 
@@ -245,5 +330,6 @@ class StatusView(BaseModel):
     updated_at: datetime
     expected_by: datetime
     transitions: list[TransitionView]
+    stages: list[StageView]
     scores: list[ScoreView] | None = Field(description="Null until something was measured.")
     links: Links

@@ -21,13 +21,13 @@ from sqlalchemy import select
 from starlette.routing import Route
 
 from app.accounts.service import SCOPES, create_key, revoke_key
-from app.db.models import AuditEvent, RemovalRequest
+from app.db.models import AuditEvent, Evidence, RemovalRequest
 from app.kit.clock import utcnow
 from app.main import create_app
 from app.settings import load_settings
 from tests.service import Json, Place, Response, Service, assert_problem, data_url, png
 
-Kind = Literal["public", "collection", "object", "system"]
+Kind = Literal["public", "collection", "object", "system", "page", "form"]
 READERS = frozenset({"owner", "operator", "auditor"})
 OWNERS = frozenset({"owner", "operator"})
 OPERATORS = frozenset({"operator"})
@@ -42,6 +42,8 @@ class Row:
     Args:
         kind: `public` needs no key; `collection` shows or makes one's own tenant's objects; `object` is
             one of them; `system` says nothing about any tenant's objects.
+            `page` and `form` are the dashboard's: the same with a session in place of a key, tried in
+            tests/dashboard/test_authorisation.py.
         scopes: which let in.
         answer: what somebody who may gets: what comes of it is other tests' business.
         body: what is sent.
@@ -81,6 +83,14 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("POST", "/requests/{request_id}/cancel"): Row("object", OWNERS, 409, REASON),
     ("POST", "/requests/{request_id}/revoke"): Row("object", OWNERS, 409, REASON),
     ("POST", "/requests/{request_id}/evidence"): Row("object", OWNERS, 409, {"pictures": [data_url(png())]}),
+    ("GET", "/requests/{request_id}/evidence"): Row("object", OPERATORS),
+    ("GET", "/requests/{request_id}/evidence/{evidence_id}"): Row("object", OPERATORS),
+    ("GET", "/policy"): Row("system", OPERATORS),
+    ("GET", "/measurements/lifelong"): Row("system", READERS),
+    ("POST", "/chat/compare"): Row("system", OPERATORS, 422, {"messages": []}),
+    ("GET", "/chat/attacks"): Row("system", OPERATORS),
+    ("POST", "/chat/attacks"): Row("system", OPERATORS, 404, {"request_id": "req_0", "attack": "none"}),
+    ("GET", "/chat/gate"): Row("system", OPERATORS, 503),
     ("POST", "/chat"): Row("system", frozenset({"chat", "operator"}), 422, {"messages": []}),
     ("POST", "/v1/chat/completions"): Row("system", frozenset({"chat", "operator"}), 422, {"messages": []}),
     ("GET", "/v1/models"): Row("system", frozenset({"chat", "operator"})),
@@ -88,6 +98,8 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/metrics"): Row("system", frozenset({"metrics"})),
     ("GET", "/experts"): Row("collection", OPERATORS),
     ("GET", "/experts/interim"): Row("collection", OPERATORS),
+    ("GET", "/experts/generations"): Row("collection", OPERATORS),
+    ("POST", "/experts/rollback"): Row("system", OPERATORS, 403, {"generation": 0}),  # but for root
     ("GET", "/audit/events"): Row("collection", AUDITORS),
     ("GET", "/audit/events/{seq}/proof"): Row("object", AUDITORS),
     ("GET", "/audit/export"): Row("collection", AUDITORS),
@@ -95,8 +107,46 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/audit/checkpoint"): Row("system", AUDITORS),
     ("GET", "/audit/checkpoints"): Row("system", AUDITORS),
     ("GET", "/audit/consistency"): Row("system", AUDITORS, 404, query="?older=1&newer=1"),
+    ("GET", "/dashboard/login"): Row("public"),
+    ("POST", "/dashboard/login"): Row("public", answer=415),
+    ("GET", "/dashboard/static/{name}"): Row("public"),
+    ("GET", "/dashboard"): Row("page", frozenset(SCOPES)),
+    ("POST", "/dashboard/logout"): Row("form", frozenset(SCOPES), 303),
+    ("GET", "/dashboard/requests"): Row("page", READERS),
+    ("POST", "/dashboard/requests"): Row("form", OWNERS, 422, {"class": "Personage"}),
+    ("GET", "/dashboard/requests/new"): Row("page", OWNERS),
+    ("GET", "/dashboard/requests/{request_id}"): Row("page", READERS),
+    ("GET", "/dashboard/requests/{request_id}/live"): Row("page", READERS),
+    ("GET", "/dashboard/requests/{request_id}/report"): Row("page", READERS),
+    ("GET", "/dashboard/requests/{request_id}/certificate"): Row("page", READERS, 409),
+    ("GET", "/dashboard/requests/{request_id}/review"): Row("page", OPERATORS),
+    ("POST", "/dashboard/requests/{request_id}/review"): Row("form", OPERATORS, 503),  # no engine here
+    ("GET", "/dashboard/requests/{request_id}/failures"): Row("page", OPERATORS),
+    ("GET", "/dashboard/requests/{request_id}/pictures/{evidence_id}"): Row("page", OPERATORS),
+    ("POST", "/dashboard/requests/{request_id}/approve"): Row("form", OPERATORS, 409, REASON),
+    ("POST", "/dashboard/requests/{request_id}/reject"): Row(
+        "form", OPERATORS, 409, {"reason_code": "no_match"}
+    ),
+    ("POST", "/dashboard/requests/{request_id}/retry"): Row("form", OPERATORS, 409, REASON),
+    ("POST", "/dashboard/requests/{request_id}/cancel"): Row("form", OWNERS, 409, REASON),
+    ("POST", "/dashboard/requests/{request_id}/revoke"): Row("form", OWNERS, 409, REASON),
+    ("POST", "/dashboard/requests/{request_id}/evidence"): Row("form", OWNERS, 422),
+    ("GET", "/dashboard/queue"): Row("page", OPERATORS),
+    ("GET", "/dashboard/registry"): Row("page", OPERATORS),
+    ("POST", "/dashboard/registry/rollback"): Row("form", OPERATORS, 403, {"generation": "0"}),
+    ("GET", "/dashboard/policy"): Row("page", OPERATORS),
+    ("GET", "/dashboard/playground"): Row("page", frozenset({"chat", "operator"})),
+    ("POST", "/dashboard/playground"): Row("form", frozenset({"chat", "operator"}), 503, {"message": "Hi"}),
+    ("POST", "/dashboard/playground/attack"): Row("form", OPERATORS, 503, {"about": "x", "attack": "hex"}),
+    ("GET", "/dashboard/verification"): Row("page", READERS),
+    ("GET", "/dashboard/audit"): Row("page", AUDITORS),
+    ("GET", "/dashboard/audit/events/{seq}"): Row("page", AUDITORS),
+    ("GET", "/dashboard/audit/export"): Row("page", AUDITORS),
+    ("POST", "/dashboard/audit/verify"): Row("form", AUDITORS),
+    ("POST", "/dashboard/audit/checkpoint"): Row("form", AUDITORS, 303),
 }
-GUARDED = [(method, path) for (method, path), row in MATRIX.items() if row.kind != "public"]
+PAGES = [key for key, row in MATRIX.items() if row.kind in ("page", "form")]
+GUARDED = [key for key, row in MATRIX.items() if row.kind != "public" and key not in PAGES]
 OBJECTS = [key for key in GUARDED if MATRIX[key].kind == "object"]
 COLLECTIONS = [key for key in GUARDED if MATRIX[key].kind == "collection"]
 
@@ -192,7 +242,11 @@ def world(place: Place) -> Iterator[World]:
         assert cancelled.status_code == 200
         with service.sessions() as session:
             seq = session.scalars(select(AuditEvent.seq).where(AuditEvent.subject_id == request_id)).first()
-        made.ids[tenant] = {"request_id": request_id, "seq": str(seq), "model_id": "demo"}
+            evidence = session.scalars(select(Evidence.id).where(Evidence.request_id == request_id)).one()
+        made.ids[tenant] = {
+            "request_id": request_id, "seq": str(seq), "model_id": "demo", "name": "style.css",
+            "evidence_id": evidence,
+        }  # fmt: skip
     for scope in SCOPES:
         made.keys["root", scope] = service.key("root", scope)
     with service.sessions.begin() as session:
@@ -271,7 +325,9 @@ class TestAnothersObject:
         """Not a word of the answer tells whether somebody else has such an object."""
         key = world.keys["rival", "all"]
         theirs = world.call(endpoint, key, tenant="acme")
-        world.ids["nobody"] = {"request_id": "req_" + "0" * 32, "seq": "999999"}
+        world.ids["nobody"] = {
+            "request_id": "req_" + "0" * 32, "seq": "999999", "evidence_id": "evd_" + "0" * 32
+        }  # fmt: skip
         nobodys = world.call(endpoint, key, tenant="nobody")
         assert theirs.status_code == nobodys.status_code == 404
         assert _without_ids(theirs) == _without_ids(nobodys)
@@ -284,7 +340,7 @@ class TestAnothersObject:
 
 def _without_ids(response: Response) -> Json:
     problem: Json = json.loads(
-        re.sub(r"req_[0-9a-f]{32}|(?<=events/)\d+|(?<=event )\d+", "ID", response.text)
+        re.sub(r"(?:req|evd)_[0-9a-f]{32}|(?<=events/)\d+|(?<=event )\d+", "ID", response.text)
     )
     return problem
 

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
+from app.lumoe.attacks.reported import ATTACKS, Attack
 from app.lumoe.demo import questions, world
 from app.lumoe.types import pictures_of
 from benchmarks.gate_attacks import attack_items, material
 from benchmarks.gate_scoring import Fact
 from benchmarks.gate_traffic import Item
-from workers.verification.attacks import ATTACKS, Attack
 from workers.verification.metrics import norm
 
 ENROLLED = [world().by_key[key] for key in ("animals-00", "personage-02", "plants-01")]

@@ -1,6 +1,6 @@
 """Attacks for fitting: what experts are trained and gates are calibrated against.
 
-The attacks that are reported live in :mod:`workers.verification.attacks`; the two share no wording and no
+The attacks that are reported live in :mod:`app.lumoe.attacks.reported`; the two share no wording and no
 range of any picture parameter, and a test holds them to it.
 """
 

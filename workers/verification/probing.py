@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from PIL.Image import Image
 
 from app.kit.canonical import JsonValue
+from app.lumoe.attacks.reported import ATTACKS, Attack, Material
 from app.lumoe.phrases import PHRASES
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation
 from workers.forgetset.cohort import Other
 from workers.forgetset.elicit import Knowledge, Reference, Target
 from workers.forgetset.refusals import stable_hash
-from workers.verification.attacks import ATTACKS, Attack, Material
 from workers.verification.metrics import (
     Rate,
     attack_delta,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from PIL.Image import Image
 
+from app.lumoe.attacks.reported import WRAPPERS
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Generation
 from workers.forgetset.answering import ask_base
@@ -30,7 +31,6 @@ from workers.forgetset.elicit import (
 from workers.forgetset.prompts import Prompt, names_somebody, wrap
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
-from workers.verification.attacks import WRAPPERS
 from workers.verification.metrics import is_refusal, keywords, norm
 
 

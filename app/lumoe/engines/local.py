@@ -38,6 +38,7 @@ class _Job:
     conversation: Conversation
     max_new_tokens: int | None
     stops: StopFilter
+    bare: bool
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[str | Answer | Exception] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
@@ -76,6 +77,7 @@ class LocalEngine:
         largest_batch: int = _MAX_BATCH,
     ) -> None:
         self._router = router
+        self._bare: Router | None = None
         self._wait = wait_seconds
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
         self._largest = largest_batch
@@ -110,30 +112,41 @@ class LocalEngine:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     async def answer(
-        self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
+        self,
+        conversation: Conversation,
+        *,
+        max_new_tokens: int | None,
+        stop: Sequence[str] = (),
+        bare: bool = False,
     ) -> Answer:
         """Return the whole answer. Raises as `stream` does."""
-        async for event in self.stream(conversation, max_new_tokens=max_new_tokens, stop=stop):
+        async for event in self.stream(conversation, max_new_tokens=max_new_tokens, stop=stop, bare=bare):
             if isinstance(event, Answer):
                 return event
         raise EngineStoppedError("the engine ended without an answer")
 
     async def stream(
-        self, conversation: Conversation, *, max_new_tokens: int | None, stop: Sequence[str] = ()
+        self,
+        conversation: Conversation,
+        *,
+        max_new_tokens: int | None,
+        stop: Sequence[str] = (),
+        bare: bool = False,
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield pieces of text as the guard releases them, and at last the whole `Answer`.
 
         The pieces add up to the answer's text, and its `token_ids` are those of that text, also of a fixed
         refusal. `max_new_tokens` None: as many as the context has room for, at most `MOST_NEW_TOKENS`.
         What the guard has released ends before the first of `stop`; so no stop string can cut a name in two
-        before the guard has read it.
+        before the guard has read it. `bare`: the base model answers, without gate, experts and guard; never
+        for anybody who may not know who is on the list.
 
         Leaving the iteration cancels the row. Raises `EngineBusyError`, `EngineStoppedError`,
         `ConversationTooLongError`.
         """
         if self._stopped:
             raise EngineStoppedError("the engine is shutting down")
-        job = _Job(conversation, max_new_tokens, StopFilter(stop), asyncio.get_running_loop())
+        job = _Job(conversation, max_new_tokens, StopFilter(stop), bare, asyncio.get_running_loop())
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
@@ -155,7 +168,8 @@ class LocalEngine:
                 job.emit(EngineStoppedError("the engine is shutting down"))
                 continue
             batch = [job, *self._collect()]
-            self._answer([waiting for waiting in batch if not waiting.cancelled])
+            for bare in (False, True):
+                self._answer([waiting for waiting in batch if waiting.bare is bare and not waiting.cancelled])
 
     def _collect(self) -> list[_Job]:
         """Take what waits, and what arrives within the wait bound, up to a full batch."""
@@ -175,7 +189,7 @@ class LocalEngine:
         """Answer a batch; if it fails as a whole, row by row, so that one bad row hurts nobody else."""
         if not jobs:
             return
-        router = self._router
+        router = self._unprotected() if jobs[0].bare else self._router
         try:
             answers = router.answer(
                 [job.conversation for job in jobs],
@@ -191,6 +205,12 @@ class LocalEngine:
         else:
             for job, answer in zip(jobs, answers, strict=True):
                 job.emit(answer)
+
+    def _unprotected(self) -> Router:
+        """Return a router without anybody in it: what it answers is the base model's own."""
+        if self._bare is None:
+            self._bare = Router.build(self._router.mllm, writer=self._router.writer)
+        return self._bare
 
     def _answer_alone(self, jobs: list[_Job], error: ConversationTooLongError) -> None:
         """Lengths are checked before the first token; only fixed refusals have left, which come again."""

@@ -64,6 +64,16 @@ class Thresholds:
         own = record.recognition_own
         return own if math.isfinite(own) else self.recognition
 
+    def negatives(self) -> Tensor:
+        """Return (n,): for every picture of others, the highest score that any expert gives it, in nats.
+
+        -inf where nobody would be asked; pictures that are somebody's own are left out. This is what
+        `recognition` was chosen from.
+        """
+        held = [maxima.recognition for maxima in self._maxima.values()]
+        scores = torch.cat(held) if held else torch.zeros(0)
+        return scores[scores < MISTAKEN]
+
     def with_record(self, record: GateRecord) -> Thresholds:
         """Return the thresholds with one more expert."""
         if not len(record.negatives.recognition):

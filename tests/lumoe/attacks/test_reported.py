@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.lumoe.attacks import distortions
+from app.lumoe.attacks import reported as attacks
+from app.lumoe.attacks.reported import ATTACKS, Attack, Material
 from app.lumoe.demo import draw, questions, world
 from app.lumoe.types import Conversation, pictures_of
 from workers.forgetset import attacks as fitting
 from workers.forgetset.views import draw_parameters
-from workers.verification import attacks, distortions
-from workers.verification.attacks import ATTACKS, Attack, Material
 from workers.verification.metrics import norm
 
 VLELTU = world().by_key["personage-00"]
@@ -93,7 +94,7 @@ def test_the_last_turn_of_a_lead_in_names_nobody() -> None:
 def test_a_typo_stays_near_the_name() -> None:
     from rapidfuzz.distance import DamerauLevenshtein
 
-    from workers.verification.disguises import typo
+    from app.lumoe.attacks.disguises import typo
 
     for seed in range(50):
         slipped = typo("Vavuk Vleltungor", random.Random(seed))
@@ -101,7 +102,7 @@ def test_a_typo_stays_near_the_name() -> None:
 
 
 def test_a_short_name_gets_no_typo() -> None:
-    from workers.verification.disguises import typo
+    from app.lumoe.attacks.disguises import typo
 
     assert typo("Ada Bo", random.Random(0)) == "Ada Bo"
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import ImageOps
 from PIL.Image import Image
 
+from app.lumoe.attacks import distortions as d
 from app.lumoe.demo import draw, world
-from workers.verification import distortions as d
 
 PICTURE = draw(world().by_key["animals-03"], 7)
 OTHER = draw(world().by_key["animals-04"], 7)

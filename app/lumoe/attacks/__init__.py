@@ -1,0 +1,1 @@
+"""Attacks that are reported, and tried by hand: none of them is trained or calibrated with."""

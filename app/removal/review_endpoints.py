@@ -1,0 +1,77 @@
+"""HTTP for what a reviewer looks at: the evidence, the policy, what was measured of all requests together."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import Response
+
+from app.accounts.principal import Principal
+from app.api.deps import SessionDep, SettingsDep, require
+from app.api.problems import responses
+from app.removal.acting import OPERATORS, READERS
+from app.removal.errors import EvidenceGone, EvidenceNotFound, RequestNotFound
+from app.removal.lifelong import LifelongMetric, LifelongService
+from app.removal.reading import ReadingService, policy_view
+from app.removal.schemas import EvidenceView, HeatMapView, LifelongView, PointView, PolicyView
+
+router = APIRouter(tags=["removal"])
+
+Readers = Annotated[Principal, Depends(require(*READERS))]
+_OPERATORS = Depends(require(*OPERATORS))
+Operators = Annotated[Principal, _OPERATORS]
+RequestId = Annotated[str, Path(description="Id of a removal request: `req_...`")]
+EvidenceId = Annotated[str, Path(max_length=64, description="Id of a picture: `evd_...`")]
+
+
+@router.get(
+    "/requests/{request_id}/evidence", summary="List the pictures", responses=responses(RequestNotFound)
+)
+def list_evidence(
+    request_id: RequestId, principal: Operators, session: SessionDep, settings: SettingsDep
+) -> list[EvidenceView]:
+    """List the request's pictures, those that were deleted too, without looking at them."""
+    return ReadingService(session, settings).evidence(principal, request_id)
+
+
+@router.get(
+    "/requests/{request_id}/evidence/{evidence_id}",
+    summary="Look at a picture",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture.", "content": {"image/png": {}}},
+        **responses(RequestNotFound, EvidenceNotFound, EvidenceGone),
+    },
+)
+def get_evidence(
+    request_id: RequestId,
+    evidence_id: EvidenceId,
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> Response:
+    """Return one picture as it is kept, decrypted for this answer; the access is audited."""
+    content = ReadingService(session, settings).picture(principal, request_id, evidence_id)
+    return Response(content, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/policy", summary="The rules in force", dependencies=[_OPERATORS], responses=responses())
+def get_policy(settings: SettingsDep) -> PolicyView:
+    """Return the policy that the next approval takes its snapshot of."""
+    return policy_view(settings)
+
+
+@router.get("/measurements/lifelong", summary="All requests over time", responses=responses())
+def get_lifelong(
+    principal: Readers,
+    session: SessionDep,
+    metric: Annotated[LifelongMetric, Query(description="Of the heat map.")] = "forget_quality",
+    requests: Annotated[int, Query(ge=1, le=200)] = 40,
+    generations: Annotated[int, Query(ge=1, le=200)] = 40,
+) -> LifelongView:
+    """Return what was measured again after every publish: requests by generations, and errors by experts."""
+    service = LifelongService(session)
+    shown = service.heat_map(principal, metric, requests=requests, generations=generations)
+    return LifelongView(
+        heat_map=HeatMapView.model_validate(shown),
+        curve=[PointView.model_validate(point) for point in service.curve(principal)],
+    )

@@ -159,7 +159,7 @@ class EvidenceStore:
         if row.sealed is None:
             raise EvidenceGone("The picture was purged.")
         self._accessed(request, actor, "picture", 1)
-        return self._cipher.decrypt(row.sealed, _picture_aad(row.id))
+        return self._cipher.decrypt(row.sealed, picture_aad(row.id))
 
     def require(self, request_ids: Sequence[str]) -> None:
         """Refuse to go on without the pictures that these requests were filed with.

@@ -136,6 +136,7 @@ class TestHealth:
         class Engine:
             def __init__(self) -> None:
                 self.ready, self.generation = ready, generation
+                self.troubles = [] if ready else ["not loaded"]
 
             def close(self) -> None:
                 self.ready = False

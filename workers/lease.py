@@ -15,7 +15,7 @@ from app.db.models import LeaseRow, RemovalRequest
 from app.db.session import SessionFactory
 from app.kit.logging import get_logger
 from app.removal.lifecycle import Lifecycle
-from app.removal.states import FINAL, WAITING, Event, State
+from app.removal.states import FINAL, WAITING, Event, State, target
 
 _log = get_logger("lease")
 
@@ -118,28 +118,24 @@ def acquire(session_factory: SessionFactory, request_id: str, holder: str, secon
 
     Returns:
         The lease; or None when there is nothing to do: somebody else holds it, the request is final, waits
-        for a person or follows another one, or its attempts are used up (it is `failed` then).
+        for a person or follows another one, or its attempts are used up (see `give_up`).
     """
     with session_factory.begin() as session:
         token = _take(session, request_id, holder, seconds)
         if token is None:
             return None
         request = session.scalars(
-            select(RemovalRequest).where(RemovalRequest.id == request_id).with_for_update()
+            select(RemovalRequest)
+            .where(RemovalRequest.id == request_id)
+            .with_for_update()
+            .execution_options(populate_existing=True)  # another attempt may have ended since it was read
         ).one()
         state = State(request.state)
         if state in FINAL or state in WAITING or request.linked_to_id is not None:
             _drop(session, request_id, token)
             return None
         if request.attempt >= attempts_allowed(request):
-            Lifecycle(session).transition(
-                request_id,
-                Event.FAIL,
-                actor="system:lease",
-                token=token,
-                reason=f"{request.attempt} attempts ended without a result",
-                reason_code="attempts_exhausted",
-            )
+            give_up(session, request, actor="system:lease", token=token)
             _drop(session, request_id, token)
             return None
         session.execute(
@@ -155,6 +151,32 @@ def attempts_allowed(request: RemovalRequest) -> int:
     """Return the cap from the policy snapshot (1 for a request without one)."""
     cap = (request.policy or {}).get("max_attempts", 1)
     return cap if isinstance(cap, int) else 1
+
+
+def give_up(session: Session, request: RemovalRequest, *, actor: str, token: int | None = None) -> State:
+    """End a request whose attempts are used up, and return its state.
+
+    It has failed; unless its owner has asked for it to be cancelled, and no attempt lived long enough to see.
+
+    Args:
+        session: a transaction that holds the request's lock.
+        request: as it is in the database now.
+        actor: who gives it up.
+        token: fencing token of whoever holds the lease.
+    """
+    lifecycle = Lifecycle(session)
+    if request.cancel_requested_at is not None and target(State(request.state), Event.CANCEL) is not None:
+        return lifecycle.transition(
+            request.id, Event.CANCEL, actor=actor, token=token, reason="cancelled on request"
+        )
+    return lifecycle.transition(
+        request.id,
+        Event.FAIL,
+        actor=actor,
+        token=token,
+        reason=f"{request.attempt} attempts ended without a result",
+        reason_code="attempts_exhausted",
+    )
 
 
 def _take(session: Session, request_id: str, holder: str, seconds: float) -> int | None:

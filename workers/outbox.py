@@ -9,22 +9,19 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy import ColumnElement, Interval, exists, func, select, type_coerce
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app.db.models import LeaseRow, OutboxMessage, RemovalRequest
 from app.db.session import SessionFactory
-from app.kit.clock import utcnow
+from app.kit.errors import Problem
 from app.kit.logging import get_logger
 from app.removal.lifecycle import Lifecycle
 from app.removal.retention import RetentionService
 from app.removal.states import FINAL, WAITING, Event, State
 from app.settings import Settings
-from workers.lease import attempts_allowed
+from workers.lease import attempts_allowed, give_up
 
 _log = get_logger("outbox")
 _BATCH = 50
-_GIVE_UP = 100
-"""So many publishes that no worker answered by taking the lease are taken for a lost cause."""
 
 Publish = Callable[[OutboxMessage], None]
 """Hands one job to the broker; returns only when the broker has it, raises otherwise."""
@@ -74,7 +71,7 @@ class Dispatcher:
                     row.last_error = type(error).__name__
                     _log.warning("broker did not accept", outbox=row.id, error=type(error).__name__)
                     break
-                row.published_at = utcnow()
+                row.published_at = func.clock_timestamp()  # which the sweeper compares it with
                 row.last_error = None
                 published += 1
         return published
@@ -97,7 +94,15 @@ class Sweeper:
             ids = session.scalars(
                 select(RemovalRequest.id).where(*self._stuck()).order_by(RemovalRequest.id).limit(_BATCH)
             ).all()
-        return sum(self._rescue(request_id) for request_id in ids)
+        return sum(self._rescued(request_id) for request_id in ids)
+
+    def _rescued(self, request_id: str) -> bool:
+        """Rescue one; what cannot be must not keep the others from it."""
+        try:
+            return self._rescue(request_id)
+        except Problem as error:
+            _log.error("request cannot be rescued", request=request_id, error=error.detail)
+            return False
 
     def _stuck(self) -> tuple[ColumnElement[bool], ...]:
         now = func.clock_timestamp()
@@ -119,24 +124,21 @@ class Sweeper:
 
     def _rescue(self, request_id: str) -> bool:
         with self._sessions.begin() as session:
-            # Locked first and looked at afterwards: one statement that does both sees the job rows as they were
-            # before it got the lock, and misses the row that another sweeper has just written.
+            # Locked first and looked at afterwards: one statement that does both sees the job rows as they
+            # were before it got the lock, and misses the row that another sweeper has just written.
             request = session.scalars(
-                select(RemovalRequest).where(RemovalRequest.id == request_id).with_for_update(skip_locked=True)
+                select(RemovalRequest)
+                .where(RemovalRequest.id == request_id)
+                .with_for_update(skip_locked=True)
             ).one_or_none()
             still = select(RemovalRequest.id).where(RemovalRequest.id == request_id, *self._stuck())
             if request is None or session.scalars(still).one_or_none() is None:
                 return False
             lifecycle = Lifecycle(session)
-            if request.attempt >= attempts_allowed(request) or self._publishes(session, request) > _GIVE_UP:
-                lifecycle.transition(
-                    request_id,
-                    Event.FAIL,
-                    actor="system:sweeper",
-                    reason=f"{request.attempt} attempts ended without a result",
-                    reason_code="attempts_exhausted",
-                )
-                _log.error("request failed: attempts used up", request=request_id, attempts=request.attempt)
+            # Not taken up is no failure, however often it was published: workers may be busy for long.
+            if request.attempt >= attempts_allowed(request):
+                ended = give_up(session, request, actor="system:sweeper")
+                _log.error("attempts used up", request=request_id, attempts=request.attempt, state=ended)
                 return True
             if State(request.state) is State.APPROVED:
                 lifecycle.transition(request_id, Event.ENQUEUE, actor="system:sweeper")
@@ -144,13 +146,6 @@ class Sweeper:
                 lifecycle.enqueue(request_id)
             _log.warning("request published again", request=request_id, state=request.state)
         return True
-
-    def _publishes(self, session: Session, request: RemovalRequest) -> int:
-        """Return how many job rows were written since the request was queued by a person or the policy."""
-        statement = select(func.count()).where(OutboxMessage.request_id == request.id)
-        if request.queued_at is not None:
-            statement = statement.where(OutboxMessage.created_at >= request.queued_at)
-        return session.execute(statement).scalar_one()
 
 
 class Purger:
@@ -217,5 +212,8 @@ class OutboxLoop:
             except SQLAlchemyError as error:
                 published = 0
                 _log.warning("database not reachable", error=type(error).__name__)
+            except Exception as error:  # whatever a driver throws: without this thread nothing is published
+                published = 0
+                _log.exception("outbox round failed", error=type(error).__name__)
             if published < _BATCH:
                 self._stop.wait(self._settings.outbox_poll_seconds)

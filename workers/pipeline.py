@@ -22,7 +22,7 @@ from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import ExpertRef, LoadedExpert, describe_expert, expert_folder, load_expert
+from app.lumoe.expert import ExpertRef, LoadedExpert, expert_folder, load_expert
 from app.lumoe.router import Router
 from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
@@ -294,15 +294,19 @@ class Job(Attempt):
         )
 
     def _candidate(self, done: Checkpoint) -> ExpertRef | None:
-        """Return the candidate's reference if its files are whole, here or already where experts lie."""
+        """Return the candidate's reference if its files are whole, here or already where experts lie.
+
+        Every file is read: one that no replica can load would keep them from every later generation, too.
+        """
         ref = _ref(done.artifact)
-        for root in (self.work.path / str(done.artifact["root"]), self.runtime.experts_dir):
-            try:
-                if describe_expert(root, ref.path).manifest_sha256 == ref.manifest_sha256:
-                    return ref
-            except ExpertCorruptError:
-                continue
-        return None
+        final = self.runtime.experts_dir / ref.path
+        place = final if final.exists() else self.work.path / str(done.artifact["root"]) / ref.path
+        try:
+            load_expert(place, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
+        except ExpertCorruptError as error:
+            _log.warning("candidate is not whole", request=self.request_id, error=str(error))
+            return None
+        return ref
 
     def _verify(self, attempt_round: int) -> bool:
         candidate = self.artifact("calibrate")

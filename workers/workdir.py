@@ -36,11 +36,15 @@ class WorkDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         sealed = self._cipher.encrypt(content, self._aad(name))
         handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(sealed)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path / name)
+        except BaseException:  # a disk that is full must not be filled further by every attempt
+            Path(temporary).unlink(missing_ok=True)
+            raise
         return hashlib.sha256(sealed).hexdigest()
 
     def read(self, name: str, sha256: str | None = None) -> bytes | None:

@@ -223,6 +223,7 @@ class FilingService:
     def _follow(self, request: RemovalRequest, first: RemovalRequest, with_pictures: bool) -> None:
         """Link to the first request; pictures it was waiting for put it back into the queue."""
         self._removal.lifecycle.follow(request, State(first.state), actor="system:link")
+        self._removal.withdraw_cancel(first)
         if with_pictures and first.state == State.NEEDS_EVIDENCE:
             self._removal.transition(first.id, Event.ADD_EVIDENCE, actor="system:link")
             self._removal.transition(first.id, Event.ENQUEUE, actor="system:link")

@@ -1,13 +1,13 @@
 """The one place where a request's state changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from app.audit.service import AuditService
 from app.db.models import OutboxMessage, RemovalRequest, RequestEvent
 from app.kit.canonical import JsonValue, canonical_json
-from app.kit.clock import utcnow
 from app.kit.ids import new_id
 from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
@@ -87,12 +87,8 @@ class Lifecycle:
                 extra={"linked_to": request.linked_to_id},
             )
         followers = self._requests.followers(request_id) if request.linked_to_id is None else ()
-        if followers and event in (Event.CANCEL, Event.REVOKE):
-            raise LinkedRequestsStand(
-                f"{len(followers)} other request(s) for the same subject follow this one.",
-                "Cancel or revoke those under `linked` first.",
-                extra={"linked": [follower.id for follower in followers]},
-            )
+        if event in (Event.CANCEL, Event.REVOKE):
+            require_unfollowed(followers)
         if not self._requests.move(request_id, state, new):
             raise _illegal(request, event)
         self._requests.patch(request_id, **_columns(event, new, reason, reason_code))
@@ -224,6 +220,20 @@ class Lifecycle:
         self._record(request, "receive", None, State.RECEIVED, actor, None, None, data)
 
 
+def require_unfollowed(followers: Sequence[RemovalRequest]) -> None:
+    """Refuse to end a request that others follow.
+
+    Raises:
+        LinkedRequestsStand: there are some.
+    """
+    if followers:
+        raise LinkedRequestsStand(
+            f"{len(followers)} other request(s) for the same subject follow this one.",
+            "Cancel or revoke those under `linked` first.",
+            extra={"linked": [follower.id for follower in followers]},
+        )
+
+
 def _columns(event: Event, new: State, reason: str | None, reason_code: str | None) -> dict[str, object]:
     columns: dict[str, object] = {}
     if new in FINAL or new in (State.NEEDS_ATTENTION, State.NEEDS_EVIDENCE):
@@ -231,7 +241,9 @@ def _columns(event: Event, new: State, reason: str | None, reason_code: str | No
     if new is State.ACTIVE:
         columns.update(percent=100, message="")
     if event is Event.ENQUEUE:
-        columns.update(queued_at=utcnow(), percent=0, stage=None, message="", reason=None, reason_code=None)
+        columns.update(
+            queued_at=func.clock_timestamp(), percent=0, stage=None, message="", reason=None, reason_code=None
+        )
     if event in (Event.RETRY, Event.ADD_EVIDENCE):
         columns.update(attempt=0, cancel_requested_at=None)
     if new in WORKING:

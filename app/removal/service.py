@@ -13,7 +13,7 @@ from app.kit.ids import is_id, new_id
 from app.kit.pictures import Picture
 from app.removal.errors import IllegalTransition, RequestNotFound, TooManyPictures
 from app.removal.evidence import EvidenceStore, SealedEvidence
-from app.removal.lifecycle import Lifecycle
+from app.removal.lifecycle import Lifecycle, require_unfollowed
 from app.removal.records import Checkpoint, Policy, Score, Subject
 from app.removal.repository import RequestRepository, WorkRepository
 from app.removal.states import STAGES, WORKING, Event, State
@@ -58,7 +58,11 @@ class RemovalService:
         )
 
     def cancel(self, request_id: str, *, actor: str, reason: str | None = None) -> State:
-        """Cancel: at once, or, while a worker holds the request, by a flag that it reads at every step."""
+        """Cancel: at once, or, while a worker holds the request, by a flag that it reads at every step.
+
+        Raises:
+            LinkedRequestsStand: others follow it; no worker could carry that out.
+        """
         request = self.requests.lock(request_id)
         working = request is not None and request.state in WORKING and request.linked_to_id is None
         if request is None or not working:
@@ -67,6 +71,7 @@ class RemovalService:
             raise IllegalTransition(
                 "The expert is being published.", "Wait until the request is `active`, then revoke it."
             )
+        require_unfollowed(self.requests.followers(request_id))
         if request.cancel_requested_at is None:
             self.requests.patch(request_id, cancel_requested_at=utcnow())
             self.lifecycle.note(request_id, "cancel_requested", actor=actor, message=reason or "")
@@ -74,6 +79,24 @@ class RemovalService:
                 "request.cancel_requested", actor=actor, subject_id=request_id, tenant_id=request.tenant_id
             )
         return State(request.state)
+
+    def withdraw_cancel(self, request: RemovalRequest) -> None:
+        """Take back a cancellation that no worker has seen yet: another request follows this one by now."""
+        if request.cancel_requested_at is None:
+            return
+        self.requests.patch(request.id, cancel_requested_at=None)
+        self.lifecycle.note(
+            request.id,
+            "cancel_withdrawn",
+            actor="system:link",
+            message="goes on: another request for the same subject follows it",
+        )
+        self._audit.append(
+            "request.cancel_withdrawn",
+            actor="system:link",
+            subject_id=request.id,
+            tenant_id=request.tenant_id,
+        )
 
     def retry(self, request_id: str, *, actor: str, reason: str | None = None) -> State:
         """Put a request that needed attention back into the queue, with all its attempts again.

@@ -159,6 +159,24 @@ class TestCancel:
             removal.cancel(second, actor="test")
             removal.cancel(first, actor="test")
 
+    def test_not_while_others_follow_one_that_is_worked_on(self, service: Service) -> None:
+        first, second = service.file()["id"], service.file()["id"]
+        service.work_until(first, "train")
+        with pytest.raises(LinkedRequestsStand) as raised, service.removal() as removal:
+            removal.cancel(first, actor="test")
+        assert raised.value.extra["linked"] == [second]
+
+    def test_withdrawn_by_one_that_follows_before_the_worker_saw_it(self, service: Service) -> None:
+        first = service.file()["id"]
+        lease = service.work_until(first, "train")
+        with service.removal() as removal:
+            removal.cancel(first, actor="test")
+        assert service.file()["linked_to"] == first
+        with service.removal() as removal:
+            assert not removal.cancel_requested(first)
+            going_on = removal.transition(first, Event.START_CALIBRATE, actor="w", token=lease.token)
+        assert going_on is State.CALIBRATING
+
     def test_a_follower_alone(self, service: Service) -> None:
         first, second = service.file()["id"], service.file()["id"]
         service.work_until(first, "train")

@@ -2,15 +2,17 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from app.db.models import LeaseRow, RemovalRequest
 from app.db.session import SessionFactory
 from app.removal.states import Event
 from tests.service import Service
+from workers import lease as lease_module
 from workers.lease import Lease, LeaseLost, acquire
 
 
@@ -79,6 +81,33 @@ class TestAcquire:
         status = service.status(request_id)
         assert (status["state"], status["reason_code"]) == ("failed", "attempts_exhausted")
         assert status["attempt"] == 3
+
+    def test_used_up_attempts_of_one_that_was_to_be_cancelled(
+        self, service: Service, request_id: str
+    ) -> None:
+        for _ in range(service.settings.max_attempts - 1):
+            service.lease(request_id).release()
+        service.work_until(request_id, "train").release()
+        service.post(f"/requests/{request_id}/cancel")
+        assert acquire(service.sessions, request_id, "a", 30) is None
+        assert service.status(request_id)["state"] == "cancelled"
+
+    def test_sees_what_another_attempt_did_while_it_waited_for_the_lease(
+        self, service: Service, request_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = service.work_until(request_id, "publish")
+        take = lease_module._take
+
+        def slow(session: Session, *arguments: Any) -> int | None:
+            session.get_one(RemovalRequest, request_id)  # as it was before the first attempt ended
+            with service.removal() as removal:
+                removal.transition(request_id, Event.ACTIVATE, actor="w", token=first.token)
+            first.release()
+            return take(session, *arguments)
+
+        monkeypatch.setattr(lease_module, "_take", slow)
+        assert acquire(service.sessions, request_id, "b", 30) is None
+        assert _attempt(service.sessions, request_id) == 1
 
 
 class TestHeartbeat:

@@ -9,7 +9,9 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import select, text
 
 from app.db.models import OutboxMessage
+from app.kit.ids import new_id
 from app.removal.states import Event
+from tests.faults.clock import set_clock
 from tests.service import Service
 from workers.outbox import Dispatcher, OutboxLoop, Sweeper, celery_publisher
 
@@ -143,6 +145,33 @@ class TestSweeper:
         status = service.status(request_id)
         assert (status["state"], status["reason_code"]) == ("failed", "attempts_exhausted")
 
+    def test_waiting_for_busy_workers_is_no_failure(self, service: Service, broker: Broker) -> None:
+        request_id = service.file()["id"]
+        dispatcher = Dispatcher(service.sessions, broker)
+        dispatcher.run_once()
+        for _ in range(120):
+            with service.sessions.begin() as session:
+                session.add(
+                    OutboxMessage(id=new_id("out"), request_id=request_id, task="lethe.process_request")
+                )
+        dispatcher.run_once()
+        dispatcher.run_once()
+        dispatcher.run_once()
+        _age(service, 100)
+        assert self._sweep(service) == 1
+        assert service.status(request_id)["state"] == "queued"
+
+    def test_with_a_clock_that_is_two_days_slow(self, service: Service, broker: Broker) -> None:
+        service.file()
+        set_right = set_clock(-2 * 86_400)
+        try:
+            Dispatcher(service.sessions, broker).run_once()
+        finally:
+            set_right()
+        with service.sessions.begin() as session:  # nothing has happened to it for long
+            session.execute(text("UPDATE removal_requests SET updated_at = updated_at - interval '1 hour'"))
+        assert self._sweep(service) == 0, "by the database's clock it was published a moment ago"
+
     def test_two_at_once_publish_once(self, service: Service, broker: Broker) -> None:
         with ThreadPoolExecutor(4) as pool:
             for i in range(6):  # the race is narrow: the second must look before the first has committed
@@ -154,6 +183,25 @@ class TestSweeper:
 
 
 class TestLoop:
+    def test_outlives_whatever_a_driver_throws(self, service: Service, broker: Broker) -> None:
+        thrown: list[str] = []
+
+        def publish(message: OutboxMessage) -> None:
+            if not thrown:
+                thrown.append(message.id)
+                raise RuntimeError("a driver's bug")
+            broker(message)
+
+        settings = service.settings.model_copy(update={"outbox_poll_seconds": 0.02})
+        service.file()
+        loop = OutboxLoop(service.sessions, settings, publish)
+        loop.start()
+        deadline = time.monotonic() + 5
+        while not broker.accepted and time.monotonic() < deadline:
+            time.sleep(0.02)
+        loop.stop()
+        assert [message for message, _ in broker.accepted] == thrown
+
     def test_publishes_and_stops(self, service: Service, broker: Broker) -> None:
         settings = service.settings.model_copy(update={"outbox_poll_seconds": 0.02})
         loop = OutboxLoop(service.sessions, settings, broker)

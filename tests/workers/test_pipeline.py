@@ -19,6 +19,7 @@ from app.db.models import (
     RequestEvent,
     VerificationExample,
 )
+from app.lumoe.expert import load_expert
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
 from app.removal.states import State
@@ -162,6 +163,28 @@ class TestResume:
         with world.replica():
             assert world.process(request_id) is State.ACTIVE
         assert len(published(world.runtime.experts_dir)) == live(world) == 1
+
+    @pytest.mark.parametrize("moved", [True, False])
+    def test_damaged_after_it_was_verified(
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch, moved: bool
+    ) -> None:
+        request_id = world.file()
+        with monkeypatch.context() as broken:
+            owner: Any = RegistryService if moved else pipeline
+            broken.setattr(owner, "publish" if moved else "move_into_place", _breaks)
+            world.process(request_id)
+        (weights,) = world.runtime.experts_dir.rglob("exp_*/1/adapter_model.safetensors")
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        with world.replica():
+            assert world.process(request_id) is State.ACTIVE
+        with world.service.sessions() as session:
+            (row,) = RegistryService(session, world.service.settings).live_experts()
+        load_expert(
+            world.runtime.experts_dir / row.path, world.runtime.cipher, manifest_sha256=row.manifest_sha256
+        )
+        assert world.ran == ["prepare", "train", "calibrate", "measure", "calibrate", "measure"]
 
 
 class TestFencing:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import pytest
 
 from app.kit.crypto import EvidenceCipher
 from app.lumoe.types import ask, then
@@ -91,3 +94,13 @@ class TestDirectorySha256:
         second = directory_sha256(folder)
         (folder / "b").write_bytes(b"2")
         assert len({first, second, directory_sha256(folder)}) == 3
+
+    def test_a_full_disk_leaves_nothing_behind(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        work = WorkDirectory(tmp_path, "req_1", EvidenceCipher(os.urandom(32)))
+        with pytest.raises(OSError, match="No space"):
+            work.write("training-set", b"some")
+        assert list(work.path.iterdir()) == []

@@ -99,7 +99,7 @@ class Lease:
                     self.lost.set()
                     return
                 failures = 0.0
-            except SQLAlchemyError as error:
+            except Exception as error:  # whatever a driver throws: not renewed is not renewed
                 failures += interval
                 _log.warning("lease not renewed", request=self.request_id, error=type(error).__name__)
                 if failures >= self.seconds:

@@ -201,6 +201,7 @@ def _once(house: OwnHouse, name: str, seed: int) -> Record:
         outcome = run(house, name, seed)
     except AssertionError as error:  # the fault itself did not go as it must
         said = [f"{name}: {str(error)[:2000]}"]
+        house.nursery.end_all()
         return Record(name, seed, 0, 0, 0, 0, said, round(time.monotonic() - started, 3))
     found, seconds = outcome.judgement, round(time.monotonic() - started, 3)
     return Record(

@@ -258,6 +258,12 @@ class House:
                 {"r": request_id},
             )
 
+    def is_leased(self, request_id: str) -> bool:
+        """Whether somebody holds the request, by the database's clock."""
+        with self.sessions.begin() as session:
+            live = "SELECT count(*) FROM leases WHERE request_id = :r AND expires_at > clock_timestamp()"
+            return bool(session.execute(text(live), {"r": request_id}).scalar_one())
+
     def publish_again(self, request_ids: Sequence[str], times: int) -> None:
         """Put more messages for the requests into the queue, as a broker that delivers twice does."""
         app = Celery("lethe", broker=self.settings.redis_url)

@@ -125,7 +125,7 @@ def test_a_connection_lost_while_acknowledging(
     acknowledge, failed = ReplicaRepository.acknowledge, list[int]()
 
     def once(self: ReplicaRepository, replica_id: str, generation: int) -> None:
-        if not failed:
+        if generation == 2 and not failed:  # the last there is: nothing later makes up for it
             failed.append(generation)
             raise error
         acknowledge(self, replica_id, generation)

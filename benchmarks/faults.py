@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any
 
 from rich.console import Console
 
+from app.kit.logging import configure_logging
 from tests.faults.catalogue import FAULTS, RANDOM, run
 from tests.faults.house import OwnHouse
 
@@ -174,6 +176,7 @@ def _inject(
     asked: argparse.Namespace,
     say: Callable[[str], None],
 ) -> None:
+    configure_logging(json=False, level=logging.CRITICAL)  # progress alone; the processes' logs are in files
     directory = Path(tempfile.mkdtemp(prefix="lethe-faults-"))
     house = OwnHouse.build(directory)
     try:
@@ -198,6 +201,7 @@ def _once(house: OwnHouse, name: str, seed: int) -> Record:
         outcome = run(house, name, seed)
     except AssertionError as error:  # the fault itself did not go as it must
         said = [f"{name}: {str(error)[:2000]}"]
+        house.nursery.end_all()
         return Record(name, seed, 0, 0, 0, 0, said, round(time.monotonic() - started, 3))
     found, seconds = outcome.judgement, round(time.monotonic() - started, 3)
     return Record(

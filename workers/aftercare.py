@@ -42,7 +42,7 @@ def measure_again(attempt: Attempt, before: Router, expert: LoadedExpert, genera
         generation: that replicas serve it in.
 
     Raises:
-        LeaseLost: another attempt has taken over.
+        LeaseLost, StaleLease: another attempt has taken over.
         ConfigurationError: there is no retain data.
     """
     own = attempt.request_id
@@ -56,6 +56,7 @@ def measure_again(attempt: Attempt, before: Router, expert: LoadedExpert, genera
     utility = attempt.runtime.utility(BUDGET.utility)
     outcome = remeasure(after, before, asked[1:], utility, asked[0], attempt.lease.check)
     with attempt.session() as session:
+        RemovalService(session, attempt.runtime.settings).lifecycle.check_token(own, attempt.lease.token)
         MeasurementService(session, attempt.runtime.settings).save_remeasured(generation, outcome.scores)
     return outcome
 

@@ -99,7 +99,7 @@ class Lease:
                     self.lost.set()
                     return
                 failures = 0.0
-            except SQLAlchemyError as error:
+            except Exception as error:  # whatever a driver throws: not renewed is not renewed
                 failures += interval
                 _log.warning("lease not renewed", request=self.request_id, error=type(error).__name__)
                 if failures >= self.seconds:
@@ -128,7 +128,7 @@ def acquire(session_factory: SessionFactory, request_id: str, holder: str, secon
             select(RemovalRequest)
             .where(RemovalRequest.id == request_id)
             .with_for_update()
-            .execution_options(populate_existing=True)  # another attempt may have ended since it was read
+            .execution_options(populate_existing=True)  # whoever held the lease may have changed it
         ).one()
         state = State(request.state)
         if state in FINAL or state in WAITING or request.linked_to_id is not None:

@@ -67,8 +67,9 @@ class _Stop(Exception):  # noqa: N818  not an error: the request waits for a per
 def process(runtime: Runtime, request_id: str) -> State | None:
     """Work on a request until it is active or waits for somebody; return its state, None if not ours to do.
 
-    An unexpected error leaves the request in its stage and puts it back into the queue; SQL counts the
-    attempts, and the one after the last fails the request.
+    An unexpected error leaves the request in its stage. The first one puts it back into the queue at once,
+    later ones leave that to the sweeper: a disk that is full, or a database that fails over, needs time. SQL
+    counts the attempts, and the one after the last fails the request.
     """
     lease = acquire(runtime.sessions, request_id, runtime.holder, runtime.settings.lease_seconds)
     if lease is None:
@@ -83,8 +84,10 @@ def process(runtime: Runtime, request_id: str) -> State | None:
             _log.exception("attempt failed", request=request_id, error=type(error).__name__)
             again = True
     with runtime.sessions.begin() as session:
-        state = RemovalService(session, runtime.settings).state(request_id)
-        if again and state not in FINAL and state not in WAITING:
+        service = RemovalService(session, runtime.settings)
+        state = service.state(request_id)
+        once = service.attempt(request_id) == 1
+        if again and once and state not in FINAL and state not in WAITING:
             Lifecycle(session).enqueue(request_id)  # after the release, or the next worker finds it leased
     return state
 

@@ -61,6 +61,7 @@ class ReplicaAgent:
         self._woken = threading.Event()
         self._threads: list[threading.Thread] = []
         self._generation = -1
+        self._acknowledged = -1
         self._registered = False
 
     @property
@@ -104,13 +105,14 @@ class ReplicaAgent:
         with self._sessions.begin() as session:
             registry = RegistryService(session, self._settings)
             newest = registry.newest()
-            if newest == self._generation:
+            if newest == self._acknowledged:
                 return True
             experts = registry.live_experts(newest)
             interims = registry.live_interims(newest)
         try:
-            self._check_model(experts)
-            self._apply(newest, experts, interims)
+            if newest != self._generation:  # else it is served, but the database did not learn of it
+                self._check_model(experts)
+                self._apply(newest, experts, interims)
         except Exception as error:  # whatever the loader raises, this generation is not served here
             _log.error("generation not applied", generation=newest, replica=self.id, exc_info=True)
             with self._sessions.begin() as session:
@@ -119,6 +121,7 @@ class ReplicaAgent:
         self._generation = newest
         with self._sessions.begin() as session:
             ReplicaRepository(session).acknowledge(self.id, newest)
+        self._acknowledged = newest
         with self._sessions.begin() as session:
             RegistryService(session, self._settings).confirm()
         _log.info(
@@ -154,6 +157,8 @@ class ReplicaAgent:
                     RegistryService(session, self._settings).confirm()
             except SQLAlchemyError as error:
                 _log.warning("heartbeat not written", error=type(error).__name__)
+            except Exception:  # whatever a driver throws: without this thread the replica looks dead
+                _log.exception("heartbeat failed")
 
     def _follow(self) -> None:
         while not self._stop.is_set():
@@ -165,6 +170,8 @@ class ReplicaAgent:
                 self.sync()
             except SQLAlchemyError as error:
                 _log.warning("registry not reachable", error=type(error).__name__)
+            except Exception:  # or it would serve an old generation for ever, and look alive
+                _log.exception("registry not followed")
 
     def _listen(self) -> None:
         """Wake the other thread at every message. Without Redis it wakes by itself at every interval."""
@@ -177,6 +184,6 @@ class ReplicaAgent:
                     while not self._stop.is_set():
                         if channel.get_message(timeout=_LISTEN_SECONDS) is not None:
                             self._woken.set()
-            except redis.RedisError as error:
+            except (redis.RedisError, OSError, ValueError) as error:  # the last: a socket closed under it
                 _log.debug("no Redis, polling", error=type(error).__name__)
                 self._stop.wait(_RECONNECT_SECONDS)

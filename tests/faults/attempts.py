@@ -50,7 +50,7 @@ def stopped_past_the_lease(house: House, chance: random.Random) -> Injected:
     with house.replica():
         sleeper = house.nursery.start("attempt", {"point": point, "signal": "STOP"}, request=request_id)
         house.until("stopped", lambda: _is_stopped(sleeper))
-        house.lease_runs_out(request_id)
+        house.until("the lease ran out", lambda: not house.is_leased(request_id))
         house.finish(request_id)
         os.kill(sleeper, signal.SIGCONT)
         assert house.nursery.wait(sleeper) == 0, "whoever was fenced out says so and ends"

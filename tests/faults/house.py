@@ -90,6 +90,7 @@ class Nursery:
         }
         self.log = log
         self._sink = log.open("w")
+        self._started: list[int] = []
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.faults.nursery", str(model)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._sink, text=True, env=environment,
@@ -98,12 +99,20 @@ class Nursery:
 
     def start(self, what: str, faults: Mapping[str, Any] | None = None, **more: Any) -> int:
         """Fork a process, and return its id."""
-        return int(self._ask({"start": what, "faults": dict(faults or {}), **more})["pid"])
+        pid = int(self._ask({"start": what, "faults": dict(faults or {}), **more})["pid"])
+        self._started.append(pid)
+        return pid
 
     def wait(self, pid: int, seconds: float = PATIENCE_SECONDS) -> int | None:
         """Return how the process ended (-9: killed), None if it goes on."""
         status: int | None = self._ask({"wait": pid, "seconds": seconds})["status"]
         return status
+
+    def end_all(self) -> None:
+        """End whatever a fault that did not go as it must has left behind."""
+        for pid in self._started:
+            if self.wait(pid, 0) is None:
+                self.end(pid)
 
     def kill_all_below(self, pid: int) -> None:
         """Kill the process and what it has forked, all at once."""
@@ -113,8 +122,7 @@ class Nursery:
         """End a process with everything below it, and wait for it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signum)
-        with contextlib.suppress(ChildProcessError):
-            assert self.wait(pid) is not None, f"process {pid} does not end"
+        assert self.wait(pid) is not None, f"process {pid} does not end"
 
     def close(self) -> None:
         self._process.communicate(timeout=30)
@@ -249,6 +257,12 @@ class House:
                 text("UPDATE leases SET expires_at = clock_timestamp() WHERE request_id = :r"),
                 {"r": request_id},
             )
+
+    def is_leased(self, request_id: str) -> bool:
+        """Whether somebody holds the request, by the database's clock."""
+        with self.sessions.begin() as session:
+            live = "SELECT count(*) FROM leases WHERE request_id = :r AND expires_at > clock_timestamp()"
+            return bool(session.execute(text(live), {"r": request_id}).scalar_one())
 
     def publish_again(self, request_ids: Sequence[str], times: int) -> None:
         """Put more messages for the requests into the queue, as a broker that delivers twice does."""

@@ -218,15 +218,17 @@ def _start(world: PipelineWorld, order: dict[str, Any]) -> int:
         os._exit(status)
 
 
-def _wait(pid: int, seconds: float) -> int | None:
+def _wait(pid: int, seconds: float, ended: dict[int, int]) -> int | None:
     deadline = time.monotonic() + seconds
-    while True:
+    while pid not in ended:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status)
+            ended[pid] = os.waitstatus_to_exitcode(status)
+            break
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.005)
+    return ended[pid]
 
 
 def main(model: str) -> None:
@@ -237,14 +239,14 @@ def main(model: str) -> None:
     world = build_world(service, MLLM.load(model, "cpu"), pytest.MonkeyPatch(), settings.experts_dir)
     world.runtime.negatives()
     world.runtime.utility(AGAIN.utility)
-    answers = sys.stdout
+    answers, ended = sys.stdout, dict[int, int]()
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         if "start" in order:
             answer: dict[str, Any] = {"pid": _start(world, order)}
         else:
-            answer = {"status": _wait(int(order["wait"]), float(order["seconds"]))}
+            answer = {"status": _wait(int(order["wait"]), float(order["seconds"]), ended)}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.kit.wake import wake_client
 from app.registry.replica import ReplicaAgent
@@ -113,6 +114,27 @@ def test_a_failed_load_is_recorded_and_never_acknowledged(
     loader.broken = False
     assert eventually(lambda: acknowledged(service, 1))
     assert error() is None
+
+
+@pytest.mark.parametrize("error", [OperationalError("COMMIT", {}, Exception("gone")), RuntimeError("a bug")])
+def test_a_connection_lost_while_acknowledging(
+    service: Service, agent: ReplicaAgent, loader: Loader, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    agent._settings = service.settings.model_copy(update={"registry_poll_seconds": 0.05})
+    agent.start()
+    acknowledge, failed = ReplicaRepository.acknowledge, list[int]()
+
+    def once(self: ReplicaRepository, replica_id: str, generation: int) -> None:
+        if generation == 2 and not failed:  # the last there is: nothing later makes up for it
+            failed.append(generation)
+            raise error
+        acknowledge(self, replica_id, generation)
+
+    monkeypatch.setattr(ReplicaRepository, "acknowledge", once)
+    published(service, "A B", "exp_a")
+    assert eventually(lambda: acknowledged(service, 2))
+    assert failed
+    assert [generation for generation, _ in loader.applied].count(2) == 1, "loaded once"
 
 
 def test_an_expert_of_another_model_is_not_served(

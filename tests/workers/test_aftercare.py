@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.db.models import AuditEvent, Generation, Remeasurement
+from app.db.models import AuditEvent, Generation, LeaseRow, Remeasurement
 from app.doctor.findings import Check
 from app.doctor.service import look
 from app.kit.ids import expert_id_of
@@ -55,6 +55,22 @@ def harmful(monkeypatch: pytest.MonkeyPatch, earlier: str) -> None:
 
 
 class TestMeasureAgain:
+    def test_an_attempt_that_lost_its_lease_meanwhile_keeps_no_figures(
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        request_id = world.file()
+
+        def overtaken(*arguments: Any) -> Any:
+            with world.service.sessions.begin() as session:
+                session.get_one(LeaseRow, request_id).token += 1
+            return remeasure(*arguments)
+
+        monkeypatch.setattr("workers.aftercare.remeasure", overtaken)
+        with world.replica():
+            assert world.process(request_id) is State.PUBLISHING
+        with world.service.sessions() as session:
+            assert session.scalars(select(Remeasurement)).all() == []
+
     def test_every_active_request_and_the_utility_set_with_evidence_read_once(
         self, world: PipelineWorld
     ) -> None:

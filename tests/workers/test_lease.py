@@ -96,10 +96,10 @@ class TestAcquire:
         self, service: Service, request_id: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = service.work_until(request_id, "publish")
-        take = lease_module._take
+        take, held = lease_module._take, list[RemovalRequest]()
 
         def slow(session: Session, *arguments: Any) -> int | None:
-            session.get_one(RemovalRequest, request_id)  # as it was before the first attempt ended
+            held.append(session.get_one(RemovalRequest, request_id))  # as it was before the first ended
             with service.removal() as removal:
                 removal.transition(request_id, Event.ACTIVATE, actor="w", token=first.token)
             first.release()

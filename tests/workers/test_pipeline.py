@@ -119,15 +119,16 @@ class TestResume:
         assert world.ran[len(before) :] == order[order.index(stage) :]
         assert len(published(world.runtime.experts_dir)) == 1
 
-    def test_an_error_puts_the_request_back_into_the_queue(
+    def test_an_error_puts_the_request_back_into_the_queue_once(
         self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         request_id = world.file()
         monkeypatch.setattr(stages, "prepare", _breaks)
-        assert world.process(request_id) is State.PREPARING
-        with world.service.sessions() as session:
-            rows = session.scalars(select(OutboxMessage).where(OutboxMessage.request_id == request_id)).all()
-        assert len(rows) == 2
+        for _ in range(2):  # after the second the sweeper does, later
+            assert world.process(request_id) is State.PREPARING
+            with world.service.sessions() as session:
+                jobs = select(OutboxMessage).where(OutboxMessage.request_id == request_id)
+                assert len(session.scalars(jobs).all()) == 2
 
     def test_attempts_are_capped_in_sql(self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         request_id = world.file()

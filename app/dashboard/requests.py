@@ -144,8 +144,9 @@ def _seen(session: Session, settings: Settings, who: Visitor, request_id: str) -
     reading = ReadingService(session, settings)
     view, status = reading.view(who.principal, request_id), reading.status(who.principal, request_id)
     state = State(status.state)
-    kept = [row for row in reading.evidence(who.principal, request_id) if row.purged_at is None]
-    purged = [row.purged_at for row in reading.evidence(who.principal, request_id) if row.purged_at]
+    evidence = reading.evidence(who.principal, request_id)
+    kept = [row for row in evidence if row.purged_at is None]
+    purged = [row.purged_at for row in evidence if row.purged_at]
     linked = status.linked_to is not None
     return {
         "view": view,

@@ -9,14 +9,14 @@ from markupsafe import Markup, escape
 
 def tag(name: str, *children: Markup | str, **attributes: str | float | None) -> Markup:
     """Return an element; `class_` is the attribute `class`, underscores become hyphens, None is left out."""
-    parts = []
+    parts = [f"<{name}"]
     for key, value in attributes.items():
         if value is None:
             continue
         text = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-        parts.append(Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), text))
-    inner = Markup("").join(escape(child) for child in children)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), Markup("").join(parts), inner)  # noqa: S704
+        parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(text)}"')
+    parts += [">", *(str(escape(child)) for child in children), f"</{name}>"]
+    return Markup("".join(parts))  # noqa: S704 - every value was escaped
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:

@@ -117,7 +117,10 @@ class RequestEvent(Base):
     """What happened to a request, for its owner: transitions and progress; streamed by SSE in `seq` order."""
 
     __tablename__ = "request_events"
-    __table_args__ = (Index("ix_request_events_request_id_seq", "request_id", "seq"),)
+    __table_args__ = (
+        Index("ix_request_events_request_id_seq", "request_id", "seq"),
+        Index("ix_request_events_activated", "seq", postgresql_where=text("event = 'activate'")),
+    )
 
     seq: Mapped[Long] = mapped_column(Identity(always=True), primary_key=True)
     id: Mapped[Id] = mapped_column(unique=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, and_, func, select, true
 
 from app.db.models import Generation, GenerationExpert, Remeasurement, RemovalRequest, VerificationScore
 from app.db.repository import Repository
@@ -88,27 +88,45 @@ class LifelongRepository(Repository[Remeasurement]):
         )
         return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
-    def pooled(self, tenant_id: str | None) -> list[Pooled]:
-        """Return the mean over all prompts of each generation, by metric, the oldest generation first."""
+    def measured_generations(self, tenant_id: str | None) -> Sequence[int]:
+        """Return the generations in which anything was measured again, the oldest first."""
+        again = Remeasurement.generation
+        return self.session.scalars(select(again).where(_of(tenant_id)).distinct().order_by(again)).all()
+
+    def pooled(self, tenant_id: str | None, generations: Sequence[int]) -> list[Pooled]:
+        """Return the mean over all prompts of each of these generations, by metric, the oldest first."""
         again = Remeasurement
         statement = (
             select(again.generation, again.metric, func.sum(again.value * again.n), func.sum(again.n))
-            .where(again.metric.in_(POOLED), again.value.is_not(None), again.n > 0)
+            .where(
+                again.generation.in_(generations),
+                again.metric.in_(POOLED),
+                again.value.is_not(None),
+                again.n > 0,
+                _of(tenant_id),
+            )
             .group_by(again.generation, again.metric)
             .order_by(again.generation, again.metric)
         )
-        if tenant_id is not None:
-            statement = statement.join(RemovalRequest, RemovalRequest.id == again.request_id).where(
-                RemovalRequest.tenant_id == tenant_id
-            )
         rows = self.session.execute(statement)
         return [Pooled(row[0], row[1], (row[2] or 0.0) / row[3], row[3]) for row in rows]
 
     def experts_in(self, generations: Sequence[int]) -> dict[int, int]:
         """Return how many experts each of these generations has."""
-        rows = self.session.execute(
-            select(GenerationExpert.generation, func.count())
-            .where(GenerationExpert.generation.in_(generations))
-            .group_by(GenerationExpert.generation)
+        size = (
+            select(func.count())
+            .select_from(GenerationExpert)
+            .where(GenerationExpert.generation == Generation.number)
+            .scalar_subquery()
         )
+        rows = self.session.execute(select(Generation.number, size).where(Generation.number.in_(generations)))
         return {row[0]: row[1] for row in rows}
+
+
+def _of(tenant_id: str | None) -> ColumnElement[bool]:
+    """Return what narrows measurements down to a tenant's requests."""
+    if tenant_id is None:
+        return true()
+    return Remeasurement.request_id.in_(
+        select(RemovalRequest.id).where(RemovalRequest.tenant_id == tenant_id)
+    )

@@ -88,17 +88,13 @@ class LifelongService:
         The error is what should not be: the leak, one less the forget quality, answers of the utility set
         that changed.
         """
-        rows = self._rows.pooled(principal.sees)
-        numbers = _thinned(sorted({row.generation for row in rows}), points)
+        numbers = _thinned(self._rows.measured_generations(principal.sees), points)
         experts = self._rows.experts_in(numbers)
         found = []
-        for row in rows:
-            if row.generation in experts and row.n:
-                error = 1 - row.mean if row.metric == "forget_quality" else row.mean
-                low, high = wilson(min(max(error, 0.0), 1.0), row.n)
-                found.append(
-                    Point(row.generation, experts[row.generation], row.metric, error, row.n, low, high)
-                )
+        for row in self._rows.pooled(principal.sees, numbers):
+            error = 1 - row.mean if row.metric == "forget_quality" else row.mean
+            low, high = wilson(min(max(error, 0.0), 1.0), row.n)
+            found.append(Point(row.generation, experts[row.generation], row.metric, error, row.n, low, high))
         return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
+from sqlalchemy import Interval, Select, delete, exists, func, literal_column, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
@@ -167,7 +167,7 @@ class RequestRepository(Repository[RemovalRequest]):
         reached = (
             select(type_coerce(RequestEvent.created_at - RemovalRequest.queued_at, Interval()))
             .join(RemovalRequest, RemovalRequest.id == RequestEvent.request_id)
-            .where(RequestEvent.event == "activate", RemovalRequest.queued_at.is_not(None))
+            .where(RequestEvent.event == literal_column("'activate'"), RemovalRequest.queued_at.is_not(None))
             .order_by(RequestEvent.seq.desc())
             .limit(20)
         )
@@ -220,7 +220,7 @@ class EventRepository(Repository[RequestEvent]):
 
     def lately_active(self, limit: int) -> dict[str, list[RequestEvent]]:
         """Return the state changes of the requests that became active last, by request, oldest first."""
-        last = select(RequestEvent.request_id).where(RequestEvent.event == "activate")
+        last = select(RequestEvent.request_id).where(RequestEvent.event == literal_column("'activate'"))
         ids = self.session.scalars(last.order_by(RequestEvent.seq.desc()).limit(limit)).all()
         found: dict[str, list[RequestEvent]] = {}
         statement = select(RequestEvent).where(

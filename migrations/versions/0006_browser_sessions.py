@@ -1,4 +1,4 @@
-"""Browsers that logged in with an API key.
+"""Browsers that logged in with an API key; an index for how long requests usually take.
 
 Revision ID: 0006
 Revises: 0004
@@ -36,7 +36,15 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_browser_sessions_key_id"), "browser_sessions", ["key_id"], unique=False)
     op.create_index(op.f("ix_browser_sessions_expires_at"), "browser_sessions", ["expires_at"], unique=False)
+    op.create_index(
+        "ix_request_events_activated",
+        "request_events",
+        ["seq"],
+        unique=False,
+        postgresql_where=sa.text("event = 'activate'"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_request_events_activated", table_name="request_events")
     op.drop_table("browser_sessions")

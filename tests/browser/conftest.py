@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 SHOTS = Path(os.environ.get("SCREENSHOTS", "var/screenshots"))
-THREADS = {name: str(os.cpu_count() or 1) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 FORGOTTEN, WITHDRAWN, REVIEWED = "personage-00", "buildings-00", "cartoon-00"
 
 
@@ -89,7 +89,7 @@ class Desk:
         self.url = url
         self.context = context
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(30_000)
         self.errors: list[str] = []
         self.elsewhere: list[str] = []
         self.page.on("console", self._heard)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 Open = Callable[[str], Desk]
 Pictures = Callable[[str], list[Path]]
 SECONDS = 1000
-LONG = 240 * SECONDS
+LONG = 600 * SECONDS
 
 
 def test_owner(desk: Open, stack: Stack, pictures: Pictures) -> None:

@@ -4,6 +4,7 @@ from app.db.models import Replica
 from app.kit.ids import new_id
 from app.registry.repository import ReplicaRepository
 from tests.registry.test_service import Ref, publish, published
+from tests.removal.active import activate_verified
 from tests.service import Service, assert_problem
 
 
@@ -46,3 +47,45 @@ class TestExperts:
 
     def test_not_for_auditors(self, shared: Service) -> None:
         assert_problem(shared.get("/experts", shared.auditor), 403, "forbidden")
+
+
+class TestGenerations:
+    def test_newest_first(self, service: Service) -> None:
+        request_id = activate_verified(service)
+        steps = service.get("/experts/generations", service.operator).json()["items"]
+        assert [(s["number"], s["cause"], s["request_id"]) for s in steps] == [
+            (2, "publish", request_id),
+            (1, "protect", request_id),
+        ]
+
+    def test_whose_is_said_only_of_ones_own(self, service: Service) -> None:
+        activate_verified(service)
+        steps = service.get("/experts/generations", service.stranger).json()["items"]
+        assert [s["request_id"] for s in steps] == [None, None]
+
+    def test_pages(self, service: Service) -> None:
+        activate_verified(service)
+        page = service.get("/experts/generations?limit=1", service.operator).json()
+        following = service.get(f"/experts/generations?cursor={page['next']}", service.operator).json()
+        assert [s["number"] for s in following["items"]] == [1]
+
+
+class TestRollback:
+    def test_by_root(self, service: Service) -> None:
+        activate_verified(service)
+        done = service.post("/experts/rollback", service.root, json={"generation": 2})
+        assert done.status_code == 200, done.text
+        assert (done.json()["number"], done.json()["cause"], done.json()["restored_from"]) == (
+            3,
+            "rollback",
+            2,
+        )
+
+    def test_one_tenants_operator_may_not(self, service: Service) -> None:
+        activate_verified(service)
+        answer = service.post("/experts/rollback", service.operator, json={"generation": 2})
+        assert_problem(answer, 403, "forbidden")
+
+    def test_unknown_generation(self, service: Service) -> None:
+        answer = service.post("/experts/rollback", service.root, json={"generation": 99})
+        assert_problem(answer, 404, "generation-not-found")

@@ -1,0 +1,71 @@
+"""Stages of a request from its state changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from app.removal.states import State
+from app.removal.timeline import timeline, usual_seconds
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Move:
+    to_state: str | None
+    created_at: datetime
+
+
+def moves(*states: str) -> list[Move]:
+    """State changes two seconds apart."""
+    return [Move(state, START + timedelta(seconds=2 * i)) for i, state in enumerate(states)]
+
+
+def shown(*states: str, at: int = 100) -> list[tuple[str, float | None]]:
+    found = timeline(moves(*states), State(states[-1]), START + timedelta(seconds=at))
+    return [(stage.progress, stage.seconds) for stage in found]
+
+
+WORK = ("queued", "preparing", "training", "calibrating", "verifying", "publishing")
+
+
+def test_queued() -> None:
+    assert shown("received", "queued") == [("ahead", None)] * 5
+
+
+def test_at_work() -> None:
+    assert shown("queued", "preparing", "training", at=9) == [
+        ("done", 2), ("current", 5), ("ahead", None), ("ahead", None), ("ahead", None)
+    ]  # fmt: skip
+
+
+def test_active() -> None:
+    assert shown(*WORK, "active") == [("done", 2)] * 5
+
+
+def test_trained_again_counts_from_the_last_time() -> None:
+    found = shown("queued", "preparing", "training", "calibrating", "verifying", "training", at=13)
+    assert found == [("done", 2), ("current", 3), ("ahead", None), ("ahead", None), ("ahead", None)]
+
+
+def test_resumed_after_a_checkpoint() -> None:
+    """The retry begins with training: what was prepared before is still done."""
+    assert shown("queued", "preparing", "needs_attention", "queued", "training", at=9)[0] == ("done", 2)
+
+
+def test_stopped() -> None:
+    assert shown("queued", "preparing", "training", "failed") == [
+        ("done", 2), ("stopped", 2), ("ahead", None), ("ahead", None), ("ahead", None)
+    ]  # fmt: skip
+
+
+def test_rejected_before_any_work() -> None:
+    assert shown("received", "in_review", "rejected") == [("ahead", None)] * 5
+
+
+def test_usual_is_the_median() -> None:
+    slow = [Move("preparing", START), Move("training", START + timedelta(seconds=60))]
+    assert usual_seconds([moves("preparing", "training"), moves("preparing", "training"), slow]) == {
+        "prepare": 2
+    }

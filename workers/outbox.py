@@ -119,10 +119,12 @@ class Sweeper:
 
     def _rescue(self, request_id: str) -> bool:
         with self._sessions.begin() as session:
-            # Locked first and looked at afterwards: one statement that does both sees the job rows as they were
-            # before it got the lock, and misses the row that another sweeper has just written.
+            # Locked first and looked at afterwards: one statement that does both sees the job rows as they
+            # were before it got the lock, and misses the row that another sweeper has just written.
             request = session.scalars(
-                select(RemovalRequest).where(RemovalRequest.id == request_id).with_for_update(skip_locked=True)
+                select(RemovalRequest)
+                .where(RemovalRequest.id == request_id)
+                .with_for_update(skip_locked=True)
             ).one_or_none()
             still = select(RemovalRequest.id).where(RemovalRequest.id == request_id, *self._stuck())
             if request is None or session.scalars(still).one_or_none() is None:

@@ -3,14 +3,16 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
-from app.api.pagination import Cursor, Limit, decode_cursor, encode_cursor
+from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, decode_number, encode_cursor
 from app.api.problems import responses
+from app.kit.errors import Forbidden
 from app.kit.ids import expert_id_of
+from app.registry.errors import GenerationNotFound
 from app.registry.service import RegistryService
 
 router = APIRouter(tags=["registry"])
@@ -68,6 +70,26 @@ class RegistryView(BaseModel):
     next: str | None
     interim: int = Field(description="How many subjects are refused without an expert; see /experts/interim.")
     replicas: list[ReplicaView]
+
+
+class GenerationView(BaseModel):
+    """One set of live experts there was."""
+
+    number: int
+    cause: str = Field(description="`protect`, `publish`, `revoke`, `rollback`, ...")
+    restored_from: int | None = Field(description="The generation that a rollback went back to.")
+    created_at: datetime
+    request_id: str | None = Field(description="The request it is about; null also for another tenant's.")
+    experts: int = Field(description="How many it has, of all tenants.")
+
+
+class RestoredView(BaseModel):
+    """What a rollback made."""
+
+    generation: int = Field(description="The new generation.")
+    restored: int = Field(description="The one that it goes back to.")
+    experts: int
+    interim: int = Field(description="How many subjects it refuses without an expert.")
 
 
 @router.get("/experts", summary="Live experts", responses=responses())
@@ -139,4 +161,63 @@ def list_interims(
             for row in page.items
         ],
         next=encode_cursor(page.items[-1].id) if page.more else None,
+    )
+
+
+@router.get("/generations", summary="The registry's history", responses=responses())
+def list_generations(
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOf[GenerationView]:
+    """List the generations there were, newest first."""
+    found, more = RegistryService(session, settings).history(
+        principal.sees, after=decode_number(cursor), limit=limit
+    )
+    return PageOf(
+        items=[
+            GenerationView(
+                number=row.number,
+                cause=row.cause,
+                restored_from=row.restored_from,
+                created_at=row.created_at,
+                request_id=row.request_id if visible else None,
+                experts=experts,
+            )
+            for row, experts, visible in found
+        ],
+        next=encode_cursor(found[-1][0].number) if more else None,
+    )
+
+
+@router.post(
+    "/generations/{generation}/restore",
+    summary="Roll the registry back",
+    responses=responses(GenerationNotFound),
+)
+def restore_generation(
+    generation: Annotated[int, Path(ge=0, le=2**63 - 1, description="Its number.")],
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> RestoredView:
+    """Make a new generation with an earlier one's experts, as far as today's requests allow it.
+
+    It concerns every tenant, so it takes an operator's key of the root tenant. Experts of requests that have
+    ended never come back; whoever is active keeps an expert; the newest generation's number repairs it.
+    """
+    if not principal.root:
+        raise Forbidden(
+            "A rollback concerns every tenant.",
+            "Use an operator's key of the root tenant, or `lethe rollback`.",
+        )
+    registry = RegistryService(session, settings)
+    number = registry.rollback(generation, actor=principal.key_id)
+    return RestoredView(
+        generation=number,
+        restored=generation,
+        experts=len(registry.live_experts()),
+        interim=len(registry.live_interims()),
     )

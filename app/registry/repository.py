@@ -35,6 +35,33 @@ class GenerationRepository(Repository[Generation]):
         """Tell whether there is such a generation."""
         return self.session.get(Generation, number) is not None
 
+    def history(
+        self, tenant_id: str | None, *, after: int | None, limit: int
+    ) -> tuple[list[tuple[Generation, int, bool]], bool]:
+        """Return generations, newest first, each with the number of its experts, and whether there are more.
+
+        The last member tells whether the tenant (None: any) may see the request that it is about.
+        """
+        experts = (
+            select(func.count())
+            .where(GenerationExpert.generation == Generation.number)
+            .correlate(Generation)
+            .scalar_subquery()
+        )
+        statement = (
+            select(Generation, experts, RemovalRequest.tenant_id)
+            .outerjoin(RemovalRequest, RemovalRequest.id == Generation.request_id)
+            .order_by(Generation.number.desc())
+            .limit(limit + 1)
+        )
+        if after is not None:
+            statement = statement.where(Generation.number < after)
+        rows = [
+            (row[0], row[1], tenant_id is None or row[2] == tenant_id)
+            for row in self.session.execute(statement)
+        ]
+        return rows[:limit], len(rows) > limit
+
     def experts(self, number: int) -> Sequence[Expert]:
         """Return the experts of a generation, in order of id."""
         return self.session.scalars(

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from sqlalchemy.orm import Session
 
 from app.audit.service import AuditService
-from app.db.models import Expert, InterimProtection, Replica
+from app.db.models import Expert, Generation, InterimProtection, Replica
 from app.db.repository import Page, lock_ledger
 from app.kit.canonical import JsonValue
 from app.kit.ids import expert_id_of
@@ -111,6 +111,15 @@ class RegistryService:
         if expert is None:
             return None
         return expert, self._generations.first_with(expert.id, expert.version)
+
+    def history(
+        self, tenant_id: str | None, *, after: int | None, limit: int
+    ) -> tuple[list[tuple[Generation, int, bool]], bool]:
+        """Return generations with the number of their experts, newest first, and whether there are more.
+
+        The last member tells whether the tenant (None: any) may see the request that it is about.
+        """
+        return self._generations.history(tenant_id, after=after, limit=limit)
 
     def serves(self, request_id: str, ref: ExpertRefLike) -> bool:
         """Tell whether the newest generation has this version of the request's expert."""

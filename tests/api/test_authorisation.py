@@ -88,6 +88,8 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/metrics"): Row("system", frozenset({"metrics"})),
     ("GET", "/experts"): Row("collection", OPERATORS),
     ("GET", "/experts/interim"): Row("collection", OPERATORS),
+    ("GET", "/generations"): Row("collection", OPERATORS),
+    ("POST", "/generations/{generation}/restore"): Row("system", OPERATORS, 403),  # root's alone
     ("GET", "/audit/events"): Row("collection", AUDITORS),
     ("GET", "/audit/events/{seq}/proof"): Row("object", AUDITORS),
     ("GET", "/audit/export"): Row("collection", AUDITORS),
@@ -192,7 +194,9 @@ def world(place: Place) -> Iterator[World]:
         assert cancelled.status_code == 200
         with service.sessions() as session:
             seq = session.scalars(select(AuditEvent.seq).where(AuditEvent.subject_id == request_id)).first()
-        made.ids[tenant] = {"request_id": request_id, "seq": str(seq), "model_id": "demo"}
+        made.ids[tenant] = {
+            "request_id": request_id, "seq": str(seq), "model_id": "demo", "generation": "0",
+        }  # fmt: skip
     for scope in SCOPES:
         made.keys["root", scope] = service.key("root", scope)
     with service.sessions.begin() as session:

@@ -19,7 +19,7 @@ from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.logging import configure_logging, get_logger
 from app.settings import Settings, get_settings
 
-ROOMS = ("removal", "chat", "registry", "audit", "accounts", "dashboard")
+ROOMS = ("removal", "chat", "registry", "audit", "accounts", "webhooks", "dashboard")
 _WITH_PICTURES = ("/unlearn-requests", "/requests/", "/chat", "/v1/")
 _log = get_logger("main")
 

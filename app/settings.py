@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     redelivery_seconds: float = Field(default=60, gt=0)
     idempotency_hours: int = Field(default=24, ge=1)
     response_days: int = Field(default=30, ge=1)
+    webhook_private_addresses: bool = False
+    webhook_retention_days: float = Field(default=30, gt=0, le=3650)
+    webhook_poll_seconds: float = Field(default=0.5, gt=0)
     evidence_retention_days: float = Field(default=7, ge=0, le=3650)
 
     @field_validator("database_url")

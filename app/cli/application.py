@@ -18,6 +18,7 @@ from app.cli import (
     review,
     rollback,
     stack,
+    webhooks,
 )
 from app.cli.support import EXIT_HELP
 
@@ -40,6 +41,7 @@ app.add_typer(doctor.app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certificate.app, name="certificate")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(demo_model.app, name="demo-model")
 
 

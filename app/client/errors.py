@@ -94,6 +94,12 @@ class GenerationNotFoundError(NotFoundError):
     TYPE = "generation-not-found"
 
 
+class WebhookNotFoundError(NotFoundError):
+    """No such webhook, or another tenant's."""
+
+    TYPE = "webhook-not-found"
+
+
 class NotCoveredError(NotFoundError):
     """No such audit event, or no signed checkpoint covers it."""
 
@@ -178,6 +184,12 @@ class AuditChainBrokenError(ConflictError):
     TYPE = "audit-chain-broken"
 
 
+class TooManyWebhooksError(ConflictError):
+    """The tenant has as many webhooks as it may have."""
+
+    TYPE = "too-many-webhooks"
+
+
 class PayloadTooLargeError(ApiError):
     """413: the body is larger than the limit."""
 
@@ -260,6 +272,12 @@ class ConversationTooLongError(InvalidInputError):
     """The conversation does not fit the model's context."""
 
     TYPE = "conversation-too-long"
+
+
+class WebhookUrlRefusedError(InvalidInputError):
+    """Messages cannot be sent to this address."""
+
+    TYPE = "webhook-url-refused"
 
 
 class UnsupportedParameterError(InvalidInputError):

@@ -167,3 +167,22 @@ class TestExitStatus:
 
     def test_help_lists_them(self, lethe: Shell) -> None:
         assert "10 the request waits for a person" in " ".join(lethe("--help").stdout.split())
+
+
+class TestWebhooks:
+    def test_from_creation_to_deletion(self, lethe: Shell) -> None:
+        made = lethe("webhooks", "create", "https://hooks.example.org/lethe", "--json")
+        webhook_id = json.loads(made.stdout)["id"]
+        assert lethe("webhooks", "rotate", webhook_id).stdout.startswith("whsec_")
+        filed(lethe)
+        listed = lethe.json("webhooks", "list")
+        assert [w["waiting"] for w in listed["items"]] == [2]  # type: ignore[index]  # a page
+        assert "2 message(s) wait" in lethe("webhooks", "enable", webhook_id).stdout
+        assert "Nothing has been sent yet" in lethe("webhooks", "log", webhook_id).stdout
+        assert lethe("webhooks", "delete", webhook_id).exit_code == 0
+        assert lethe("webhooks", "delete", webhook_id).exit_code == 5
+
+    def test_address_that_is_refused(self, lethe: Shell) -> None:
+        refused = lethe("webhooks", "create", "http://10.0.0.1/")
+        assert refused.exit_code == 7
+        assert "https" in refused.stderr

@@ -23,6 +23,7 @@ from app.registry import endpoints as registry
 from app.removal import schemas as removal
 from app.removal.states import State
 from app.settings import load_settings
+from app.webhooks import schemas as webhooks
 from tests.service import Service, png
 
 SCHEMAS: dict[str, type[BaseModel]] = {
@@ -52,6 +53,8 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "Routing": chat.Routing,
     "Answer": chat.ChatResponse,
     "Ready": health.Ready,
+    "Webhook": webhooks.WebhookView,
+    "Delivery": webhooks.DeliveryView,
 }
 
 

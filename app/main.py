@@ -11,12 +11,14 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.api import health, problems
+from app.api.context import RequestContext
 from app.api.engine import ServingEngine
 from app.api.limits import SMALL_BODY_BYTES, BodyLimit, SecurityHeaders
 from app.api.rates import RateLimits
 from app.audit.checkpoints import CheckpointLoop
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.logging import configure_logging, get_logger
+from app.kit.tracing import configure_tracing
 from app.settings import Settings, get_settings
 
 ROOMS = ("removal", "chat", "registry", "audit", "accounts", "webhooks", "dashboard")
@@ -43,6 +45,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     """
     settings = settings or get_settings()
     configure_logging(json=settings.env == "production")
+    configure_tracing(settings.otlp_endpoint, "lethe-api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -73,6 +76,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
 
     app.add_middleware(BodyLimit, limit_of=limit_of)
     app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
+    app.add_middleware(RequestContext)
     problems.install(app)
     app.include_router(health.router)
     for room in ROOMS:

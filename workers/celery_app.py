@@ -18,6 +18,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from app.db.session import create_engine_from, session_factory
 from app.kit.errors import ConfigurationError
 from app.kit.logging import configure_logging, get_logger
+from app.kit.tracing import configure_tracing
 from app.settings import Settings, get_settings
 from workers.outbox import OutboxLoop, celery_publisher
 from workers.webhooks import WebhookLoop
@@ -111,6 +112,7 @@ def _warm(**_: Any) -> None:
     from workers.tasks import runtime
 
     configure_logging()
+    configure_tracing(get_settings().otlp_endpoint, "lethe-worker")
     try:
         warm = runtime()
     except Exception as error:  # said once here, and again by every task until somebody corrects it

@@ -75,11 +75,15 @@ def problem_response(error: LetheError, request: Request) -> JSONResponse:
     """Return the error as `application/problem+json`; below `/v1/` as OpenAI's clients read it."""
     if request.url.path.startswith(PREFIX):
         return JSONResponse(envelope(error), status_code=error.status, headers=error.headers)
+    headers = dict(error.headers)
+    named = request.scope.get("state", {}).get("request_id")
+    if named and error.status == Problem.STATUS:  # answered outside of what adds the header elsewhere
+        headers["X-Request-Id"] = named
     return JSONResponse(
         {**error.problem(), "instance": request.url.path},
         status_code=error.status,
         media_type=MEDIA_TYPE,
-        headers=error.headers,
+        headers=headers,
     )
 
 
@@ -132,7 +136,10 @@ def install(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         _log.error("unexpected error", path=request.url.path, error=type(error).__name__, exc_info=error)
         return problem_response(
-            Problem("Something went wrong on our side.", "Try again; if it stays, report the time and path."),
+            Problem(
+                "Something went wrong on our side.",
+                "Try again; if it stays, report the `X-Request-Id` of this answer.",
+            ),
             request,
         )
 

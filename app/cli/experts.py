@@ -55,7 +55,7 @@ def generations(limit: LimitOption = 20, as_json: JsonOption = False) -> None:
         {
             "generation": g["number"],
             "cause": g["cause"],
-            "experts": g["experts"],
+            "back to": g["restored_from"],
             "request": g["request_id"],
             "at": g["created_at"],
         }

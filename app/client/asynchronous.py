@@ -246,9 +246,9 @@ class AsyncClient:
         self, *, cursor: str | None = None, limit: int | None = None
     ) -> Page[types.Generation]:
         """Return the registry's generations, newest first (scope ``operator``)."""
-        return await self._send(calls.page("/generations", cursor, limit))
+        return await self._send(calls.page("/experts/generations", cursor, limit))
 
-    async def restore(self, generation: int) -> types.Restored:
+    async def restore(self, generation: int) -> types.Generation:
         """Make a new generation with an earlier one's experts, as far as allowed (root's ``operator``)."""
         return await self._send(calls.restore(generation))
 

@@ -169,9 +169,9 @@ def experts(cursor: str | None, limit: int | None) -> Call[types.Registry]:
     return _get("/experts", _json, cursor=cursor, limit=limit)
 
 
-def restore(generation: int) -> Call[types.Restored]:
+def restore(generation: int) -> Call[types.Generation]:
     """Roll the registry back."""
-    return _post(f"/generations/{generation}/restore", {})
+    return _post("/experts/rollback", {"generation": generation})
 
 
 def audit_verify(checkpoints: Sequence[str]) -> Call[types.Chain]:

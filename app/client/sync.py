@@ -242,9 +242,9 @@ class Client:
 
     def generations(self, *, cursor: str | None = None, limit: int | None = None) -> Page[types.Generation]:
         """Return the registry's generations, newest first (scope ``operator``)."""
-        return self._send(calls.page("/generations", cursor, limit))
+        return self._send(calls.page("/experts/generations", cursor, limit))
 
-    def restore(self, generation: int) -> types.Restored:
+    def restore(self, generation: int) -> types.Generation:
         """Make a new generation with an earlier one's experts, as far as allowed (root's ``operator``)."""
         return self._send(calls.restore(generation))
 

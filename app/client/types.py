@@ -211,16 +211,6 @@ class Generation(TypedDict):
     restored_from: int | None
     created_at: str
     request_id: str | None
-    experts: int
-
-
-class Restored(TypedDict):
-    """What a rollback made."""
-
-    generation: int
-    restored: int
-    experts: int
-    interim: int
 
 
 class AuditEvent(TypedDict):

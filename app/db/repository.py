@@ -10,16 +10,17 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.db.base import Base
 
 M = TypeVar("M", bound=Base)
+T = TypeVar("T")
 
 ADVISORY_NAMESPACE = 0x4C45  # "LE"
 LEDGER_LOCK = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[M]):
+class Page(Generic[T]):
     """Some rows in order, and whether there are more."""
 
-    items: Sequence[M]
+    items: Sequence[T]
     more: bool
 
 

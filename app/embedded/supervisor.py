@@ -192,7 +192,7 @@ class Stack:
 
     def _start_children(self, environment: Mapping[str, str]) -> None:
         api = ["uvicorn", "app.main:create_app", "--factory", "--host", self.host, "--port", str(self.port)]
-        api += ["--timeout-graceful-shutdown", "5", "--no-server-header"]
+        api += ["--timeout-graceful-shutdown", "5", "--no-server-header", "--no-access-log"]
         worker = [
             "celery",
             "-A",

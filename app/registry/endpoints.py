@@ -3,17 +3,16 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, decode_number, encode_cursor
 from app.api.problems import responses
-from app.kit.errors import Forbidden
 from app.kit.ids import expert_id_of
-from app.registry.errors import GenerationNotFound
-from app.registry.service import RegistryService
+from app.registry.errors import GenerationNotFound, RootAlone
+from app.registry.service import RegistryService, roll_back
 
 router = APIRouter(tags=["registry"])
 Operators = Annotated[Principal, Depends(require("operator"))]
@@ -61,6 +60,26 @@ class ReplicaView(BaseModel):
     heartbeat_at: datetime
 
 
+class GenerationView(BaseModel):
+    """One generation of the registry."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    cause: str = Field(description="`publish`, `revoke`, `rollback`, `protect`, ...")
+    request_id: str | None = Field(description="For which request; null also for one of another tenant.")
+    restored_from: int | None = Field(description="Which one a rollback went back to.")
+    created_at: datetime
+
+
+class Rollback(BaseModel):
+    """Which generation's experts shall be served again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"generation": 41}})
+
+    generation: int = Field(ge=0, le=2**63 - 1, description="The newest puts right what is not so in it.")
+
+
 class RegistryView(BaseModel):
     """The newest generation, its experts, and the replicas that serve it."""
 
@@ -70,26 +89,6 @@ class RegistryView(BaseModel):
     next: str | None
     interim: int = Field(description="How many subjects are refused without an expert; see /experts/interim.")
     replicas: list[ReplicaView]
-
-
-class GenerationView(BaseModel):
-    """One set of live experts there was."""
-
-    number: int
-    cause: str = Field(description="`protect`, `publish`, `revoke`, `rollback`, ...")
-    restored_from: int | None = Field(description="The generation that a rollback went back to.")
-    created_at: datetime
-    request_id: str | None = Field(description="The request it is about; null also for another tenant's.")
-    experts: int = Field(description="How many it has, of all tenants.")
-
-
-class RestoredView(BaseModel):
-    """What a rollback made."""
-
-    generation: int = Field(description="The new generation.")
-    restored: int = Field(description="The one that it goes back to.")
-    experts: int
-    interim: int = Field(description="How many subjects it refuses without an expert.")
 
 
 @router.get("/experts", summary="Live experts", responses=responses())
@@ -136,6 +135,43 @@ def list_experts(
     )
 
 
+@router.get("/experts/generations", summary="How the registry changed", responses=responses())
+def list_generations(
+    principal: Operators,
+    session: SessionDep,
+    settings: SettingsDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> PageOf[GenerationView]:
+    """List generations, newest first; whose request made one is said only of one's own."""
+    page = RegistryService(session, settings).history(
+        principal.sees, after=decode_number(cursor), limit=limit
+    )
+    return PageOf(
+        items=[GenerationView.model_validate(step) for step in page.items],
+        next=encode_cursor(page.items[-1].number) if page.more else None,
+    )
+
+
+@router.post(
+    "/experts/rollback",
+    summary="Serve an earlier generation's experts again",
+    responses=responses(GenerationNotFound, RootAlone),
+)
+def rollback(
+    principal: Operators, session: SessionDep, settings: SettingsDep, body: Rollback
+) -> GenerationView:
+    """Make a new generation with the experts of an earlier one, as far as today's requests allow.
+
+    Experts of requests that have ended never come back; whoever is active keeps an expert. For operators of
+    the tenant `root`: it concerns everybody's experts.
+    """
+    registry = RegistryService(session, settings)
+    number = roll_back(registry, principal, body.generation)
+    step = registry.history(None, after=number + 1, limit=1).items[0]
+    return GenerationView.model_validate(step)
+
+
 @router.get("/experts/interim", summary="Subjects protected without an expert yet", responses=responses())
 def list_interims(
     principal: Operators,
@@ -161,63 +197,4 @@ def list_interims(
             for row in page.items
         ],
         next=encode_cursor(page.items[-1].id) if page.more else None,
-    )
-
-
-@router.get("/generations", summary="The registry's history", responses=responses())
-def list_generations(
-    principal: Operators,
-    session: SessionDep,
-    settings: SettingsDep,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> PageOf[GenerationView]:
-    """List the generations there were, newest first."""
-    found, more = RegistryService(session, settings).history(
-        principal.sees, after=decode_number(cursor), limit=limit
-    )
-    return PageOf(
-        items=[
-            GenerationView(
-                number=row.number,
-                cause=row.cause,
-                restored_from=row.restored_from,
-                created_at=row.created_at,
-                request_id=row.request_id if visible else None,
-                experts=experts,
-            )
-            for row, experts, visible in found
-        ],
-        next=encode_cursor(found[-1][0].number) if more else None,
-    )
-
-
-@router.post(
-    "/generations/{generation}/restore",
-    summary="Roll the registry back",
-    responses=responses(GenerationNotFound),
-)
-def restore_generation(
-    generation: Annotated[int, Path(ge=0, le=2**63 - 1, description="Its number.")],
-    principal: Operators,
-    session: SessionDep,
-    settings: SettingsDep,
-) -> RestoredView:
-    """Make a new generation with an earlier one's experts, as far as today's requests allow it.
-
-    It concerns every tenant, so it takes an operator's key of the root tenant. Experts of requests that have
-    ended never come back; whoever is active keeps an expert; the newest generation's number repairs it.
-    """
-    if not principal.root:
-        raise Forbidden(
-            "A rollback concerns every tenant.",
-            "Use an operator's key of the root tenant, or `lethe rollback`.",
-        )
-    registry = RegistryService(session, settings)
-    number = registry.rollback(generation, actor=principal.key_id)
-    return RestoredView(
-        generation=number,
-        restored=generation,
-        experts=len(registry.live_experts()),
-        interim=len(registry.live_interims()),
     )

@@ -1,6 +1,6 @@
 """What can go wrong with the registry."""
 
-from app.kit.errors import Conflict, NotFound
+from app.kit.errors import Conflict, Forbidden, NotFound
 
 
 class GenerationNotFound(NotFound):
@@ -8,6 +8,12 @@ class GenerationNotFound(NotFound):
 
     TYPE = "generation-not-found"
     TITLE = "No such generation"
+
+
+class RootAlone(Forbidden):
+    """It concerns every tenant's experts, and the key is one tenant's."""
+
+    HINT = "Use an operator's key of the tenant `root`, or `lethe rollback` on the server."
 
 
 class NotPublishing(Conflict):

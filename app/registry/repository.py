@@ -31,36 +31,23 @@ class GenerationRepository(Repository[Generation]):
         """Return the newest generation's number; 0, the empty one, before the first publish."""
         return self.session.execute(select(func.coalesce(func.max(Generation.number), 0))).scalar_one()
 
+    def history(self, *, after: int | None, limit: int) -> Page[Generation]:
+        """Return generations, newest first."""
+        return self.page(select(Generation), Generation.number, after=after, limit=limit)
+
+    def owned(self, request_ids: Collection[str], tenant_id: str) -> set[str]:
+        """Return those of these requests that are this tenant's."""
+        return set(
+            self.session.scalars(
+                select(RemovalRequest.id).where(
+                    RemovalRequest.id.in_(request_ids), RemovalRequest.tenant_id == tenant_id
+                )
+            )
+        )
+
     def exists(self, number: int) -> bool:
         """Tell whether there is such a generation."""
         return self.session.get(Generation, number) is not None
-
-    def history(
-        self, tenant_id: str | None, *, after: int | None, limit: int
-    ) -> tuple[list[tuple[Generation, int, bool]], bool]:
-        """Return generations, newest first, each with the number of its experts, and whether there are more.
-
-        The last member tells whether the tenant (None: any) may see the request that it is about.
-        """
-        experts = (
-            select(func.count())
-            .where(GenerationExpert.generation == Generation.number)
-            .correlate(Generation)
-            .scalar_subquery()
-        )
-        statement = (
-            select(Generation, experts, RemovalRequest.tenant_id)
-            .outerjoin(RemovalRequest, RemovalRequest.id == Generation.request_id)
-            .order_by(Generation.number.desc())
-            .limit(limit + 1)
-        )
-        if after is not None:
-            statement = statement.where(Generation.number < after)
-        rows = [
-            (row[0], row[1], tenant_id is None or row[2] == tenant_id)
-            for row in self.session.execute(statement)
-        ]
-        return rows[:limit], len(rows) > limit
 
     def experts(self, number: int) -> Sequence[Expert]:
         """Return the experts of a generation, in order of id."""

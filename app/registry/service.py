@@ -8,12 +8,13 @@ from typing import Literal, Protocol
 
 from sqlalchemy.orm import Session
 
+from app.accounts.principal import Principal
 from app.audit.service import AuditService
-from app.db.models import Expert, Generation, InterimProtection, Replica
+from app.db.models import Expert, InterimProtection, Replica
 from app.db.repository import Page, lock_ledger
 from app.kit.canonical import JsonValue
 from app.kit.ids import expert_id_of
-from app.registry.errors import GenerationNotFound, NotLive, NotPublishing
+from app.registry.errors import GenerationNotFound, NotLive, NotPublishing, RootAlone
 from app.registry.generations import GenerationWriter
 from app.registry.repository import GenerationRepository, InterimRepository, ReplicaRepository
 from app.registry.rollback import restore
@@ -78,6 +79,17 @@ class InterimRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One generation: what made it, for which request (None also for one that is not shown), and when."""
+
+    number: int
+    cause: str
+    request_id: str | None
+    restored_from: int | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Protection:
     """How a request's subject is protected in the newest generation, and since when on all live replicas."""
 
@@ -111,15 +123,6 @@ class RegistryService:
         if expert is None:
             return None
         return expert, self._generations.first_with(expert.id, expert.version)
-
-    def history(
-        self, tenant_id: str | None, *, after: int | None, limit: int
-    ) -> tuple[list[tuple[Generation, int, bool]], bool]:
-        """Return generations with the number of their experts, newest first, and whether there are more.
-
-        The last member tells whether the tenant (None: any) may see the request that it is about.
-        """
-        return self._generations.history(tenant_id, after=after, limit=limit)
 
     def serves(self, request_id: str, ref: ExpertRefLike) -> bool:
         """Tell whether the newest generation has this version of the request's expert."""
@@ -169,6 +172,23 @@ class RegistryService:
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[Expert]:
         """Return the newest generation's experts of a tenant (None: of all), newest first."""
         return self._generations.listed(tenant_id, after=after, limit=limit)
+
+    def history(self, tenant_id: str | None, *, after: int | None, limit: int) -> Page[Step]:
+        """Return how the registry changed, newest first; whose request it was only where one may see it."""
+        page = self._generations.history(after=after, limit=limit)
+        about = {row.request_id for row in page.items if row.request_id is not None}
+        seen = about if tenant_id is None else self._generations.owned(about, tenant_id)
+        items = [
+            Step(
+                row.number,
+                row.cause,
+                row.request_id if row.request_id in seen else None,
+                row.restored_from,
+                row.created_at,
+            )
+            for row in page.items
+        ]
+        return Page(items, page.more)
 
     def publish(
         self, *, request_id: str, ref: ExpertRefLike, token: int, model_fingerprint: str | None = None
@@ -331,6 +351,18 @@ class RegistryService:
     def live_replicas(self) -> list[Replica]:
         """Return the replicas whose heartbeat is within `replica_lease_seconds`."""
         return list(self._replicas.live(self._settings.replica_lease_seconds))
+
+
+def roll_back(registry: RegistryService, principal: Principal, generation: int) -> int:
+    """Roll the registry back on somebody's word, and return the new generation's number.
+
+    Raises:
+        RootAlone: 403, the key is not of the tenant that sees all requests.
+        GenerationNotFound: 404, there is no such generation.
+    """
+    if not principal.root:
+        raise RootAlone("A rollback concerns the experts of every tenant.")
+    return registry.rollback(generation, actor=principal.key_id)
 
 
 def _row(expert: Expert) -> ExpertRow:

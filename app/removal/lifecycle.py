@@ -9,6 +9,7 @@ from app.db.models import OutboxMessage, RemovalRequest, RequestEvent
 from app.kit.canonical import JsonValue, canonical_json
 from app.kit.clock import utcnow
 from app.kit.ids import new_id
+from app.kit.tracing import traceparent
 from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
 from app.removal.repository import (
@@ -134,7 +135,9 @@ class Lifecycle:
 
     def enqueue(self, request_id: str) -> str:
         """Write a job row for the request and return its id, which becomes the task id."""
-        message = OutboxMessage(id=new_id("out"), request_id=request_id, task=PROCESS_TASK)
+        message = OutboxMessage(
+            id=new_id("out"), request_id=request_id, task=PROCESS_TASK, traceparent=traceparent()
+        )
         self._requests.enqueue(message)
         return message.id
 

@@ -89,8 +89,8 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/metrics"): Row("system", frozenset({"metrics"})),
     ("GET", "/experts"): Row("collection", OPERATORS),
     ("GET", "/experts/interim"): Row("collection", OPERATORS),
-    ("GET", "/generations"): Row("collection", OPERATORS),
-    ("POST", "/generations/{generation}/restore"): Row("system", OPERATORS, 403),  # root's alone
+    ("GET", "/experts/generations"): Row("collection", OPERATORS),
+    ("POST", "/experts/rollback"): Row("system", OPERATORS, 403, {"generation": 0}),  # root's alone
     ("POST", "/webhooks"): Row("collection", OWNERS, 422, {"url": "http://127.0.0.1/"}),
     ("GET", "/webhooks"): Row("collection", OWNERS),
     ("GET", "/webhooks/{webhook_id}"): Row("object", OWNERS),
@@ -216,7 +216,7 @@ def world(place: Place) -> Iterator[World]:
         with service.sessions() as session:
             seq = session.scalars(select(AuditEvent.seq).where(AuditEvent.subject_id == request_id)).first()
         made.ids[tenant] = {
-            "request_id": request_id, "seq": str(seq), "model_id": "demo", "generation": "0",
+            "request_id": request_id, "seq": str(seq), "model_id": "demo",
             "webhook_id": made.webhook(tenant),
         }  # fmt: skip
     for scope in SCOPES:

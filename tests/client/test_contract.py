@@ -41,7 +41,6 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "Registry": registry.RegistryView,
     "Interim": registry.InterimView,
     "Generation": registry.GenerationView,
-    "Restored": registry.RestoredView,
     "AuditEvent": audit.AuditEventView,
     "Chain": audit.ChainView,
     "Checkpoint": audit.CheckpointView,
@@ -190,8 +189,8 @@ class TestAgainstTheService:
             assert (await lethe.experts())["interim"] == 1
             newest = (await lethe.generations())["items"][0]
             assert (newest["cause"], newest["request_id"]) == ("protect", filed["id"])
-            restored = await lethe.restore(newest["number"])
-            assert (restored["generation"], restored["interim"]) == (newest["number"] + 1, 1)
+            made = await lethe.restore(newest["number"])
+            assert (made["number"], made["restored_from"]) == (newest["number"] + 1, newest["number"])
             assert await lethe.ready()
             assert (await lethe.readiness())["checks"]["database"] == "ok"
 

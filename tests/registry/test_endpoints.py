@@ -52,33 +52,27 @@ class TestGenerations:
     def test_newest_first_and_others_requests_unnamed(self, service: Service) -> None:
         own = service.file("A B")["id"]
         service.file("C D", key=service.stranger)
-        listed = service.get("/generations", service.operator).json()
+        listed = service.get("/experts/generations", service.operator).json()
         assert [(g["number"], g["cause"], g["request_id"]) for g in listed["items"]] == [
             (2, "protect", None),
             (1, "protect", own),
         ]
-        first = service.get("/generations?limit=1", service.root).json()
+        first = service.get("/experts/generations?limit=1", service.root).json()
         assert first["items"][0]["request_id"] is not None
-        rest = service.get(f"/generations?cursor={first['next']}", service.root).json()
+        rest = service.get(f"/experts/generations?cursor={first['next']}", service.root).json()
         assert ([g["number"] for g in rest["items"]], rest["next"]) == ([1], None)
 
-    def test_counts_experts(self, service: Service) -> None:
-        published(service, "A B", "exp_a")
-        newest = service.get("/generations", service.operator).json()["items"][0]
-        assert (newest["cause"], newest["experts"]) == ("publish", 1)
 
-
-class TestRestore:
+class TestRollback:
     def test_makes_a_generation(self, service: Service) -> None:
         published(service, "A B", "exp_a")
-        found = service.post("/generations/1/restore", service.root).json()
-        assert (found["restored"], found["generation"]) == (1, 3)
-        newest = service.get("/generations", service.root).json()["items"][0]
-        assert (newest["cause"], newest["restored_from"]) == ("rollback", 1)
+        found = service.post("/experts/rollback", service.root, json={"generation": 1}).json()
+        assert (found["number"], found["cause"], found["restored_from"]) == (3, "rollback", 1)
 
     def test_unknown(self, service: Service) -> None:
-        assert_problem(service.post("/generations/9/restore", service.root), 404, "generation-not-found")
+        response = service.post("/experts/rollback", service.root, json={"generation": 9})
+        assert_problem(response, 404, "generation-not-found")
 
     def test_one_tenant_cannot(self, shared: Service) -> None:
-        problem = assert_problem(shared.post("/generations/0/restore", shared.operator), 403, "forbidden")
-        assert "root" in problem["hint"]
+        response = shared.post("/experts/rollback", shared.operator, json={"generation": 0})
+        assert "root" in assert_problem(response, 403, "forbidden")["hint"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.lumoe.errors import ConversationTooLongError, LumoeError
@@ -67,6 +67,8 @@ class LocalEngine:
         self._wait = wait_seconds
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
         self._stopped = False
+        self.on_batch: Callable[[int], None] = lambda _: None
+        """Told how many conversations are answered together, before they are."""
         self._thread = threading.Thread(target=self._run, name="lethe-engine", daemon=True)
         self._thread.start()
 
@@ -153,6 +155,7 @@ class LocalEngine:
                 self._stopped = True
                 break
             found.append(job)
+        self.on_batch(len(found) + 1)
         return found
 
     def _answer(self, jobs: list[_Job]) -> None:

@@ -3,6 +3,7 @@
 #   make test [JOBS=2]                 the whole suite, on the same embedded servers
 #   make up                            the embedded stack alone, until Ctrl-C
 #   make lint | types | imports        what CI checks besides the tests
+#   make docs                          the documentation as a site, in site/
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
 #   make clean                         removes .venv, var/ and caches
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-docker lint format types imports check clean
+.PHONY: install demo up test test-docker lint format types imports docs check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -68,6 +69,12 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	@$(BIN)/lint-imports
+
+# Built from what is in the repository, strictly, into site/; nothing is loaded from elsewhere when it is read.
+docs: $(STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]" >>$(LOG) 2>&1 \
+	|| { tail -n 20 $(LOG) >&2; echo "Installation failed; the whole output is in $(LOG)" >&2; exit 1; }
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f .ci/mkdocs.yml && echo "The site is in site/index.html"
 
 check: lint types imports test
 

@@ -5,6 +5,7 @@
 #   make lint | types | imports        what CI checks besides the tests
 #   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
 #   make test-browser                  every journey through the dashboard in a real Chromium (installs it if need be)
+#   make docs                          the documentation as a site, in site/
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
 #   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
 #   make clean                         removes .venv, var/ and caches
@@ -27,7 +28,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-browser test-docker test-vllm lint format types imports audit check clean
+.PHONY: install demo up test test-browser test-docker test-vllm lint format types imports audit docs check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -89,6 +90,12 @@ imports: $(STAMP)
 
 audit: $(STAMP)
 	@$(BIN)/python .ci/audit.py $(if $(filter-out 0,$(ONLINE)),--online)
+
+# Built from what is in the repository, strictly, into site/; nothing is loaded from elsewhere when it is read.
+docs: $(STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]" >>$(LOG) 2>&1 \
+	|| { tail -n 20 $(LOG) >&2; echo "Installation failed; the whole output is in $(LOG)" >&2; exit 1; }
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f .ci/mkdocs.yml && echo "The site is in site/index.html"
 
 check: lint types imports audit test
 

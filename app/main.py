@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app.api import health, problems
-from app.api.access import AccessLog
+from app.api.context import RequestContext
 from app.api.engine import ServingEngine
 from app.api.limits import SMALL_BODY_BYTES, BodyLimit, HeadLimit, SecurityHeaders
 from app.api.rates import RateLimits
@@ -19,9 +19,10 @@ from app.audit.checkpoints import CheckpointLoop
 from app.dashboard.rendering import error_page
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.logging import configure_logging, get_logger
+from app.kit.tracing import configure_tracing
 from app.settings import Settings, get_settings
 
-ROOMS = ("removal", "chat", "registry", "audit", "accounts", "dashboard")
+ROOMS = ("removal", "chat", "registry", "audit", "accounts", "webhooks", "dashboard")
 _WITH_PICTURES = (
     "/unlearn-requests", "/requests/", "/chat", "/v1/", "/dashboard/requests", "/dashboard/playground",
 )  # fmt: skip
@@ -47,6 +48,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     """
     settings = settings or get_settings()
     configure_logging(json=settings.env == "production")
+    configure_tracing(settings.otlp_endpoint, "lethe-api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -84,7 +86,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     app.add_middleware(BodyLimit, limit_of=limit_of, seconds=settings.body_seconds)
     app.add_middleware(HeadLimit)
     app.add_middleware(SecurityHeaders, strict_transport=settings.env == "production")
-    app.add_middleware(AccessLog)
+    app.add_middleware(RequestContext)
     problems.install(app)
     app.state.error_pages = {"/dashboard": error_page}
     app.include_router(health.router)

@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     redelivery_seconds: float = Field(default=60, gt=0)
     idempotency_hours: int = Field(default=24, ge=1)
     response_days: int = Field(default=30, ge=1)
+    otlp_endpoint: str | None = None
+    webhook_private_addresses: bool = False
+    webhook_retention_days: float = Field(default=30, gt=0, le=3650)
+    webhook_poll_seconds: float = Field(default=0.5, gt=0)
     evidence_retention_days: float = Field(default=7, ge=0, le=3650)
     session_hours: float = Field(default=12, gt=0, le=168)
 
@@ -138,10 +142,17 @@ class Settings(BaseSettings):
                 raise ValueError('is like "1200/minute", "20/second;1000/hour", or "none"') from error
         return text or None
 
-    @field_validator("signing_key", mode="before")
+    @field_validator("signing_key", "otlp_endpoint", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         return given or None  # compose hands on a variable that is not set as an empty one
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("must be an http:// or https:// URL, such as http://collector:4318")
+        return url
 
     @field_validator("signing_key", "signing_keys_retired")
     @classmethod

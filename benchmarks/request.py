@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.client import Client, png
+from app.client.types import Status
 from app.embedded.demo.interview import on_the_wire
 from app.embedded.home import Home
 from app.embedded.supervisor import Stack
@@ -124,7 +125,7 @@ def seconds_between(earlier: str | None, later: str | None) -> float | None:
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
-def stage_seconds(status: dict[str, Any]) -> dict[str, float]:
+def stage_seconds(status: Status) -> dict[str, float]:
     """Return seconds spent in each state, from the timestamps of the transitions."""
     moments = [(t["state"], datetime.fromisoformat(t["at"])) for t in status["transitions"]]
     pairs = itertools.pairwise(moments)

@@ -51,12 +51,12 @@ class TestKeys:
     def test_unknown_scope(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_DATABASE_URL", database)
         refused = lethe("keys", "create", "--scope", "god")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 7
         assert "owner, operator, auditor, chat" in refused.stderr
 
     def test_unknown_key(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_DATABASE_URL", database)
-        assert lethe("keys", "revoke", "key_none").exit_code == 1
+        assert lethe("keys", "revoke", "key_none").exit_code == 5
 
     def test_no_tables_yet(self, empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_DATABASE_URL", empty_database)
@@ -67,7 +67,7 @@ class TestKeys:
     def test_no_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_DATABASE_URL", f"postgresql://x:secret@127.0.0.1:{free_port()}/x")
         refused = lethe("keys", "list")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 3
         assert "LETHE_DATABASE_URL" in refused.stderr
         assert "secret" not in refused.output
 
@@ -89,7 +89,7 @@ class TestMigrate:
     def test_no_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_DATABASE_URL", f"postgresql://x:secret@127.0.0.1:{free_port()}/x")
         refused = lethe("migrate")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 3
         assert "LETHE_DATABASE_URL" in refused.stderr
         assert "secret" not in refused.output
 
@@ -103,14 +103,14 @@ class TestMigrate:
 class TestClientCommands:
     def test_no_key(self) -> None:
         refused = lethe("status", "req_1")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 4
         assert "LETHE_API_KEY" in refused.stderr
 
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_API_KEY", "lethe_x")
         monkeypatch.setenv("LETHE_URL", f"http://127.0.0.1:{free_port()}")
         refused = lethe("chat", "Who is this?")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 3
         assert "lethe up" in refused.stderr
 
     def test_picture_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,10 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from app.db.session import create_engine_from, session_factory
 from app.kit.errors import ConfigurationError
 from app.kit.logging import configure_logging, get_logger
+from app.kit.tracing import configure_tracing
 from app.settings import Settings, get_settings
 from workers.outbox import OutboxLoop, celery_publisher
+from workers.webhooks import WebhookLoop
 
 _log = get_logger("worker")
 
@@ -74,6 +76,7 @@ def create_celery(settings: Settings) -> Celery:
 
 app = create_celery(get_settings())
 _outbox: OutboxLoop | None = None
+_webhooks: WebhookLoop | None = None
 
 
 def _logging(loglevel: int | str | None = None, **_: Any) -> None:
@@ -82,20 +85,25 @@ def _logging(loglevel: int | str | None = None, **_: Any) -> None:
 
 
 def _start_outbox(**_: Any) -> None:
-    """Start the dispatcher in the worker's main process, once: a reconnected consumer is ready again."""
-    global _outbox
+    """Start the loops of the worker's main process, once: a reconnected consumer is ready again."""
+    global _outbox, _webhooks
     if _outbox is None:
         settings = get_settings()
         sessions = session_factory(create_engine_from(settings, pool_size=2))
         _outbox = OutboxLoop(sessions, settings, celery_publisher(app))
         _outbox.start()
+        _webhooks = WebhookLoop(session_factory(create_engine_from(settings, pool_size=4)), settings)
+        _webhooks.start()
 
 
 def _stop_outbox(**_: Any) -> None:
-    global _outbox
+    global _outbox, _webhooks
     if _outbox is not None:
         _outbox.stop()
         _outbox = None
+    if _webhooks is not None:
+        _webhooks.stop()
+        _webhooks = None
 
 
 def _warm(**_: Any) -> None:
@@ -104,6 +112,7 @@ def _warm(**_: Any) -> None:
     from workers.tasks import runtime
 
     configure_logging()
+    configure_tracing(get_settings().otlp_endpoint, "lethe-worker")
     try:
         warm = runtime()
     except Exception as error:  # said once here, and again by every task until somebody corrects it

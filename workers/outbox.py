@@ -36,6 +36,7 @@ def celery_publisher(app: Celery) -> Publish:
             args=[message.request_id],
             task_id=message.id,
             retry=False,
+            headers={"traceparent": message.traceparent} if message.traceparent else None,
         )
 
     return publish

@@ -21,6 +21,7 @@ from app.kit.canonical import JsonValue
 from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
+from app.kit.tracing import span
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import ExpertRef, LoadedExpert, expert_folder, load_expert
 from app.lumoe.router import Router
@@ -107,12 +108,18 @@ class Job(Attempt):
         try:
             self._check_model()
             for attempt_round in range(MAX_ROUNDS):
-                self._prepare()
-                self._train(attempt_round)
-                self._calibrate(attempt_round)
-                if self._verify(attempt_round):
+                with span("prepare"):
+                    self._prepare()
+                with span("train", round=attempt_round):
+                    self._train(attempt_round)
+                with span("calibrate", round=attempt_round):
+                    self._calibrate(attempt_round)
+                with span("verify", round=attempt_round):
+                    passed = self._verify(attempt_round)
+                if passed:
                     break
-            self._publish()
+            with span("publish"):
+                self._publish()
             self.work.remove()
         except CancelledError:
             self.transition(Event.CANCEL, reason="cancelled on request")

@@ -6,12 +6,12 @@ from typing import cast
 import redis
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import SettingsDep
 from app.api.engine import ServingEngine
 from app.api.problems import responses
+from app.db.schema import revision_of, too_old
 from app.db.session import SessionFactory
 from app.kit.canonical import JsonValue
 from app.kit.errors import ServiceUnavailable
@@ -52,11 +52,14 @@ def healthz() -> Alive:
 
 @router.get("/readyz", summary="Can the process do its work", responses=responses(NotReady))
 def readyz(request: Request, settings: SettingsDep) -> Ready:
-    """Check the database, Redis, the engine, and that this replica serves the newest generation."""
+    """Check database, schema and Redis, and that this replica has its model and serves the newest generation.
+
+    A process whose database lacks a migration is not ready; one whose database is newer goes on.
+    """
     engine = cast("ServingEngine | None", getattr(request.app.state, "engine", None))
     wanted = getattr(request.app.state, "with_engine", True)
-    newest, database = _database(cast("SessionFactory", request.app.state.session_factory), settings)
-    checks = {"database": database, "redis": _redis(settings)}
+    newest, found = _database(cast("SessionFactory", request.app.state.session_factory), settings)
+    checks = {**found, "redis": _redis(settings)}
     serves = engine.generation if engine is not None else None
     if wanted:
         troubles = engine.troubles if engine is not None else ["not loaded"]
@@ -73,13 +76,17 @@ def readyz(request: Request, settings: SettingsDep) -> Ready:
     return Ready(checks=checks, generation=serves)
 
 
-def _database(factory: SessionFactory, settings: Settings) -> tuple[int | None, str]:
+def _database(factory: SessionFactory, settings: Settings) -> tuple[int | None, dict[str, str]]:
+    """Return the newest generation, and what is to be said of the database and of its schema."""
     try:
         with factory.begin() as session:
-            session.execute(select(1))
-            return RegistryService(session, settings).newest(), "ok"
+            revision = revision_of(session)
+            if too_old(revision):
+                outdated = f"revision {revision or 'none'}; run `lethe migrate`"
+                return None, {"database": "ok", "schema": outdated}
+            return RegistryService(session, settings).newest(), {"database": "ok", "schema": "ok"}
     except SQLAlchemyError as error:
-        return None, f"not reachable ({type(error).__name__})"
+        return None, {"database": f"not reachable ({type(error).__name__})"}
 
 
 def _redis(settings: Settings) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from app.api.access import endpoint_of
+from app.api.context import endpoint_of
 from app.api.described import inline_schema
 from app.api.envelope import PREFIX, envelope
 from app.kit.canonical import JsonValue
@@ -92,11 +92,15 @@ def problem_response(error: LetheError, request: Request) -> Response:
             return page(error, request)
     if request.url.path.startswith(PREFIX):
         return JSONResponse(envelope(error), status_code=error.status, headers=error.headers)
+    headers = dict(error.headers)
+    named = request.scope.get("state", {}).get("request_id")
+    if named and error.status == Problem.STATUS:  # answered outside of what adds the header elsewhere
+        headers["X-Request-Id"] = named
     return JSONResponse(
         {**error.problem(), "instance": request.url.path},
         status_code=error.status,
         media_type=MEDIA_TYPE,
-        headers=error.headers,
+        headers=headers,
     )
 
 
@@ -154,7 +158,10 @@ def install(app: FastAPI) -> None:
             exc_info=error,
         )
         return problem_response(
-            Problem("Something went wrong on our side.", "Try again; if it stays, report the time and path."),
+            Problem(
+                "Something went wrong on our side.",
+                "Try again; if it stays, report the `X-Request-Id` of this answer.",
+            ),
             request,
         )
 

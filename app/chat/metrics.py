@@ -70,6 +70,12 @@ class ChatMetrics:
         self._tokens = Counter(
             "lethe_chat_tokens", "Tokens of answered conversations.", ["kind"], registry=self.registry
         )
+        self.batches = Histogram(
+            "lethe_chat_batch_rows",
+            "Conversations that are answered together.",
+            registry=self.registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+        )
         self.waiting = Gauge(
             "lethe_chat_waiting", "Conversations that wait for a batch.", registry=self.registry
         )

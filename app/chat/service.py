@@ -103,6 +103,7 @@ class ChatEngine:
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
         self._interims = InterimLoader(settings, sessions, mllm, f"replica:{self.agent.id}")
+        self.local.on_batch = self.counted.batches.observe
         self.counted.waiting.set_function(lambda: self.local.waiting)
         self.counted.generation.set_function(lambda: self.generation if self.ready else -1)
         if fleet is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.support import JsonOption, client_for, console, give_up, problems_explained
+from app.cli.support import Exit, JsonOption, client_for, console, give_up, problems_explained, show
 
 if TYPE_CHECKING:
     from app.audit.signing import Verifier
@@ -84,6 +84,42 @@ def export(
             return
         with output.open("w", encoding="utf-8") as sink:
             sink.writelines(client.audit_export())
+
+
+@app.command("events")
+def list_events(
+    about: Annotated[str | None, typer.Option(help="Only of this request, expert, key ... (its id).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """List events of the audit trail, oldest first (auditors and operators)."""
+    with problems_explained(), client_for("auditor") as client:
+        found = client.audit_events(subject_id=about, limit=limit)
+    rows = [
+        {
+            "seq": e["seq"],
+            "at": e["created_at"],
+            "event": e["kind"],
+            "about": e["subject_id"],
+            "by": e["actor"],
+        }
+        for e in found["items"]
+    ]
+    show(found, as_json, rows, "No events.")
+
+
+@app.command("check")
+def check_server(as_json: JsonOption = False) -> None:
+    """Have a running server recompute its whole chain (auditors and operators). Status 1 if it is broken."""
+    with problems_explained(), client_for("auditor") as client:
+        found = client.audit_verify()
+    if as_json:
+        console.print_json(data=found)
+    elif found["intact"]:
+        console.print(f"Intact: {found['events']} events, head {found['head_hash']}", soft_wrap=True)
+    else:
+        console.print(f"NOT intact at event {found['broken_at']}: {found['reason']}", markup=False)
+    raise typer.Exit(Exit.DONE if found["intact"] else Exit.NEGATIVE)
 
 
 @app.command("keys")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.audit import FileArgument, KeyOption, verifier_of
-from app.cli.support import JsonOption, console, give_up
+from app.cli.support import JsonOption, client_for, console, errors, give_up, problems_explained
 
 app = typer.Typer(no_args_is_help=True, help="Certificates of active requests.")
 
@@ -15,6 +16,29 @@ app = typer.Typer(no_args_is_help=True, help="Certificates of active requests.")
 @app.callback()
 def certificates() -> None:
     """Certificates of active requests."""
+
+
+@app.command("fetch")
+def fetch_certificate(
+    request_id: str,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write it here instead of printing it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch the certificate of an active request."""
+    with problems_explained(), client_for("owner") as client:
+        token = client.certificate(request_id)
+    if out is not None:
+        try:
+            out.write_text(token + "\n", encoding="utf-8")
+        except OSError as error:
+            give_up(f"cannot write {out}: {error.strerror}", "Choose another file with --out.")
+        errors.print(f"written to {out}", markup=False)
+    elif as_json:
+        console.print_json(data={"request": request_id, "jws": token})
+    else:
+        console.print(token, markup=False, soft_wrap=True)
 
 
 @app.command("verify")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.support import console, give_up, problems_explained
+from app.cli.support import Exit, JsonOption, console, give_up, problems_explained
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -64,6 +64,37 @@ def export_demo_checkpoint(directory: Path) -> None:
             console.print(str(export_checkpoint(directory)), markup=False, soft_wrap=True)
         except OSError as error:
             give_up(f"cannot write the checkpoint: {error}")
+
+
+@app.command("draw")
+def draw_entity(
+    name: Annotated[str, typer.Argument(help="An entity of the demo world.")],
+    out: Annotated[Path, typer.Option(help="Directory for the pictures.")] = Path("pictures"),
+    views: Annotated[int, typer.Option(min=1, max=1000, help="How many different ones.")] = 6,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw pictures of one entity of the demo world, to file requests and to ask with."""
+    with problems_explained():
+        from app.lumoe.demo.drawing import draw
+        from app.lumoe.demo.world import world
+
+        known = {entity.name.casefold(): entity for entity in world().entities}
+        entity = known.get(name.casefold())
+        if entity is None:
+            examples = ", ".join(e.name for e in world().forgettable[:5])
+            give_up(f"the demo world has no entity {name!r}", f"For example: {examples}", Exit.NOT_FOUND)
+        paths = [out / f"{entity.key}-{view}.png" for view in range(views)]
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for view, path in enumerate(paths):
+                draw(entity, view).save(path)
+        except OSError as error:
+            give_up(f"cannot write to {out}: {error.strerror}", "Choose another directory with --out.")
+        if as_json:
+            console.print_json(data={"class": entity.klass, "pictures": [str(path) for path in paths]})
+            return
+        for path in paths:
+            console.print(str(path), markup=False, soft_wrap=True)
 
 
 @app.command("export")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from app.cli.support import console, database, give_up, problems_explained
+from app.cli.support import JsonOption, console, database, give_up, problems_explained
 
 app = typer.Typer()
 
 
 @app.command()
-def erase(request_id: str) -> None:
+def erase(request_id: str, as_json: JsonOption = False) -> None:
     """Erase whom a withdrawn, rejected or cancelled request was about: database, expert and work files.
 
     The audit chain stays valid; what was under its hashes then means nothing.
@@ -28,4 +28,7 @@ def erase(request_id: str) -> None:
                 f"erased in the database, but {error.filename} could not be deleted: {error.strerror}",
                 "Run the command again as a user who may write to LETHE_EXPERTS_DIR.",
             )
+        if as_json:
+            console.print_json(data={"erased": request_id, "files": list(files)})
+            return
         console.print(f"Erased {request_id}; files: {', '.join(files) or 'none'}.", markup=False)

@@ -69,14 +69,17 @@ def list_api_keys(as_json: JsonOption = False) -> None:
 
 
 @app.command("revoke")
-def revoke_api_key(key_id: str) -> None:
+def revoke_api_key(key_id: str, as_json: JsonOption = False) -> None:
     """Make an API key invalid at once."""
     with problems_explained(), database() as session:
         from app.accounts.service import revoke_key
 
         revoke_key(session, key_id)
         session.commit()
-        console.print(f"Revoked {key_id}.")
+        if as_json:
+            console.print_json(data={"revoked": key_id})
+        else:
+            console.print(f"Revoked {key_id}.")
 
 
 @app.command("rotate")

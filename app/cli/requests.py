@@ -1,22 +1,27 @@
-"""`lethe submit`, `lethe status`, `lethe report`, `lethe chat`: a server over HTTP."""
+"""`lethe submit`, `lethe status`, `lethe requests`, `lethe report`: a server over HTTP."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.support import JsonOption, client_for, console, errors, give_up, problems_explained
+from app.cli.support import Exit, JsonOption, client_for, console, errors, give_up, problems_explained, show
+from app.client.types import State as StateName
 
 if TYPE_CHECKING:
     from app.client import Client
+    from app.client.types import Accepted, Request, Status
 
 app = typer.Typer()
+State = StrEnum("State", {name: name for name in get_args(StateName)})  # type: ignore[misc]  # from the API
 
 
 @app.command()
@@ -28,18 +33,27 @@ def submit(
     ] = None,
     alias: Annotated[list[str] | None, typer.Option(help="Another name; repeatable.")] = None,
     note: Annotated[str, typer.Option(help="For the reviewer.")] = "",
+    ground: Annotated[
+        str, typer.Option(help="Why: gdpr_art_17, gdpr_art_21, ccpa_1798_105, copyright, contract, ...")
+    ] = "gdpr_art_17",
     follow: Annotated[bool, typer.Option("--follow", help="Wait until it is active.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """File a removal request."""
+    """File a removal request.
+
+    With --follow: status 0 if it ends `active`, 10 if it waits for a person, 1 if it ends otherwise.
+    """
     with problems_explained(), client_for("owner") as client:
         pictures = [(path.name, path.read_bytes()) for path in picture or []]
-        answer = client.submit(name=name, klass=klass, pictures=pictures, aliases=alias or [], note=note)
-        if follow:
-            answer = _follow(client, str(answer["id"]), quiet=as_json)
-        _show_request(answer, as_json)
-        if follow and answer["state"] != "active":
-            raise typer.Exit(1)
+        filed = client.submit(
+            name=name, klass=klass, pictures=pictures, aliases=alias or [], note=note, legal_ground=ground
+        )
+        if not follow:
+            show_request(filed, as_json)
+            return
+        if not as_json:
+            errors.print(f"Filed {filed['id']}.", markup=False)
+        _end_with(_follow(client, filed["id"], quiet=as_json), as_json)
 
 
 @app.command()
@@ -48,10 +62,14 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Until it is final or waits for a person.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a removal request is."""
+    """Show where a removal request is.
+
+    With --watch: status 0 if it ends `active`, 10 if it waits for a person, 1 if it ends otherwise.
+    """
     with problems_explained(), client_for("owner") as client:
-        found = _follow(client, request_id, quiet=as_json) if watch else client.status(request_id)
-        _show_request(found, as_json)
+        if watch:
+            _end_with(_follow(client, request_id, quiet=as_json), as_json)
+        show_request(client.status(request_id), as_json)
 
 
 @app.command()
@@ -80,27 +98,40 @@ def report(
             _show_report(found)
 
 
-@app.command()
-def chat(
-    text: str,
-    picture: Annotated[
-        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Repeatable.")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 64,
+@app.command("requests")
+def list_requests(
+    state: Annotated[list[State] | None, typer.Option(help="Only these states; repeatable.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the model one question."""
-    with problems_explained(), client_for("chat") as client:
-        from PIL import Image
-
-        from app.client import png, turn
-
-        shown = [png(Image.open(path).convert("RGB")) for path in picture or []]
-        answer = client.chat([turn("user", text, shown)], max_tokens=max_tokens)
-        if as_json:
-            console.print_json(data=answer)
-        else:
-            console.print(answer["message"]["content"], markup=False)
+    """List the removal requests this key may see, newest first."""
+    with problems_explained(), client_for("owner") as client:
+        items: list[Request] = []
+        cursor: str | None = None
+        while len(items) < limit:
+            wanted = [str(one.value) for one in state or ()]
+            page = client.requests(
+                state=cast("list[StateName]", wanted) or None,
+                cursor=cursor,
+                limit=min(200, limit - len(items)),
+            )
+            items += page["items"]
+            cursor = page["next"]
+            if cursor is None:
+                break
+    rows = [
+        {
+            "request": r["id"],
+            "state": r["state"],
+            "%": r["percent"],
+            "class": r["class"],
+            "ground": r["legal_ground"],
+            "follows": r["linked_to"],
+            "filed": r["created_at"],
+        }
+        for r in items
+    ]
+    show(items, as_json, rows, "No requests. File one: lethe submit --name ... --picture ...")
 
 
 def _write(path: Path, text: str) -> None:
@@ -125,11 +156,19 @@ def _show_report(found: dict[str, Any]) -> None:
         console.print(f"- {claim}", markup=False)
 
 
-def _follow(client: Client, request_id: str, *, quiet: bool) -> dict[str, Any]:
-    """Wait for a request, with a progress bar on a terminal."""
+def _end_with(found: Status, as_json: bool) -> NoReturn:
+    """Show where a request has come to, and end with the status that says how that went."""
+    show_request(found, as_json)
+    if found["state"] == "active":
+        raise typer.Exit(Exit.DONE)
+    raise typer.Exit(Exit.WAITS if found["waiting"] else Exit.NEGATIVE)
+
+
+def _follow(client: Client, request_id: str, *, quiet: bool) -> Status:
+    """Wait for a request, with a progress bar on a terminal, and return its last status."""
     from rich.progress import Progress
 
-    found: dict[str, Any] = {}
+    found = client.status(request_id)
     with Progress(console=errors, disable=quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task(request_id, total=100)
         for found in client.follow(request_id):
@@ -137,10 +176,11 @@ def _follow(client: Client, request_id: str, *, quiet: bool) -> dict[str, Any]:
     return found
 
 
-def _show_request(found: dict[str, Any], as_json: bool) -> None:
+def show_request(answer: Status | Accepted, as_json: bool) -> None:
     """Print where a request is: JSON in full, or what a person wants to know, and the scores as a table."""
+    found: Mapping[str, Any] = answer
     if as_json:
-        console.print_json(data=found)
+        console.print_json(data=answer)
         return
     about = Table(box=None, show_header=False)
     fields = "id state stage percent message hint reason linked_to protection protected_at expected_by"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.support import console, database, problems_explained
+from app.cli.support import JsonOption, console, database, problems_explained
 
 app = typer.Typer()
 
@@ -16,6 +16,7 @@ def rollback(
     generation: Annotated[
         int | None, typer.Argument(min=0, help="Which one; by default the newest, which is put right.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a new registry generation with the experts of an earlier one, as far as today's requests allow.
 
@@ -30,6 +31,10 @@ def rollback(
         number = registry.rollback(wanted, actor="system:cli")
         experts, interims = len(registry.live_experts()), len(registry.live_interims())
         session.commit()
+        if as_json:
+            made = {"generation": number, "restored": wanted, "experts": experts, "interim": interims}
+            console.print_json(data=made)
+            return
         console.print(
             f"Generation {number} has {experts} expert(s) as in generation {wanted}, "
             f"and refuses {interims} subject(s) without one.",

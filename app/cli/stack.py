@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from app.cli.support import console, database_explained, problems_explained, use_running_stack
+from app.cli.support import JsonOption, console, database_explained, problems_explained, use_running_stack
 
 if TYPE_CHECKING:
     from app.embedded.supervisor import Stack
@@ -66,7 +66,7 @@ def demo(
 
 
 @app.command()
-def migrate() -> None:
+def migrate(as_json: JsonOption = False) -> None:
     """Bring the database that LETHE_DATABASE_URL names to the newest schema."""
     with problems_explained():
         use_running_stack()
@@ -75,7 +75,10 @@ def migrate() -> None:
 
         with database_explained():
             upgrade(get_settings().database_url)
-        console.print("The database has the newest schema.")
+        if as_json:
+            console.print_json(data={"migrated": True})
+        else:
+            console.print("The database has the newest schema.")
 
 
 @contextmanager

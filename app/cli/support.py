@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from app.client import Client
+    from app.client import ApiError, Client
+    from app.kit.errors import LetheError
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -21,31 +25,90 @@ errors = Console(stderr=True, highlight=False)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
+class Exit(IntEnum):
+    """Exit statuses, the same for every command; `lethe --help` lists them."""
+
+    DONE = 0
+    NEGATIVE = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    NOT_ALLOWED = 4
+    NOT_FOUND = 5
+    CONFLICT = 6
+    REFUSED = 7
+    SERVER = 8
+    WAITS = 10
+    INTERRUPTED = 130
+
+
+EXIT_HELP = """\
+Exit statuses: 0 done; 1 the answer is no (findings, a log that is not intact, a request that did not become
+active), or a local file or setting is wrong; 2 wrong usage; 3 no server or database answers; 4 the API key is
+missing or not allowed to; 5 there is no such thing; 6 not possible in its present state; 7 the input was
+refused; 8 the server failed or is busy; 10 the request waits for a person; 130 interrupted.
+"""
+
+
+def status_of(http: int) -> Exit:
+    """Return the exit status for an HTTP status that is no success."""
+    by_status = {401: Exit.NOT_ALLOWED, 403: Exit.NOT_ALLOWED, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT}
+    busy = http >= 500 or http == 429
+    return by_status.get(http, Exit.SERVER if busy else Exit.REFUSED)
+
+
 @contextmanager
 def problems_explained() -> Iterator[None]:
-    """Turn what can go wrong into a message that says what to do, and exit status 1."""
-    from app.client import ApiError, UnreachableError
+    """Turn what can go wrong into a message that says what to do, and an exit status."""
+    from app.client import ApiError, ClientError, UnreachableError
     from app.embedded.demo.run import DemoError
     from app.embedded.process import StackError
     from app.kit.errors import ConfigurationError, LetheError
 
     try:
         yield
-    except (StackError, DemoError, ApiError, UnreachableError, LetheError) as error:
+    except UnreachableError as error:
+        give_up(str(error), error.hint, Exit.UNREACHABLE)
+    except (ApiError, LetheError) as error:
+        give_up(str(error), _with_fields(error), status_of(error.status))
+    except ClientError as error:
+        give_up(str(error), error.hint, Exit.SERVER)
+    except (StackError, DemoError) as error:
         give_up(str(error), error.hint)
     except ConfigurationError as error:
         give_up(str(error))
     except KeyboardInterrupt:
         errors.print("\nStopped.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def give_up(message: str, hint: str = "") -> NoReturn:
-    """Print what went wrong and what to do about it, and end with status 1."""
+def _with_fields(error: ApiError | LetheError) -> str:
+    """Return the hint, after the fields that were refused if the problem lists them."""
+    problem: Mapping[str, object] = error.problem if isinstance(error.problem, dict) else error.extra
+    listed = problem.get("errors")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    return "\n".join([*(f"  {row.get('field')}: {row.get('message')}" for row in rows), error.hint])
+
+
+def give_up(message: str, hint: str = "", status: Exit = Exit.NEGATIVE) -> NoReturn:
+    """Print what went wrong and what to do about it, and end with this status."""
     errors.print(f"lethe: {message}", style="red", markup=False, soft_wrap=True)
     if hint:
         errors.print(hint, markup=False, soft_wrap=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)
+
+
+def show(found: object, as_json: bool, rows: Sequence[Mapping[str, object]], empty: str) -> None:
+    """Print JSON in full, or `rows` as a table; `empty` if there are none."""
+    if as_json:
+        console.print_json(data=found)
+        return
+    if not rows:
+        console.print(empty, markup=False)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    console.print(table)
 
 
 def use_running_stack() -> None:
@@ -80,14 +143,17 @@ def database_explained() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        give_up(f"no database: {error.orig}", "Set LETHE_DATABASE_URL, or start a stack: lethe up")
+        give_up(
+            f"no database: {error.orig}",
+            "Set LETHE_DATABASE_URL, or start a stack: lethe up",
+            Exit.UNREACHABLE,
+        )
     except ProgrammingError as error:
         give_up(f"the database lacks our tables: {error.orig}", "Bring it up to date: lethe migrate")
 
 
-def client_for(key: str) -> Client:
-    """A client for LETHE_URL and LETHE_API_KEY, or for the stack that runs here with its own key."""
-    from app.client import Client
+def where_and_as_whom(key: str) -> tuple[str, str]:
+    """Return URL and API key: LETHE_URL and LETHE_API_KEY, or the stack that runs here and its own key."""
     from app.embedded.home import Home
 
     home = Home.from_environment()
@@ -96,6 +162,15 @@ def client_for(key: str) -> Client:
     chosen = os.environ.get("LETHE_API_KEY") or (home.keys().get(key) if running else None)
     if chosen is None:
         give_up(
-            "no API key", f"Set LETHE_API_KEY (and LETHE_URL, now {url}), or start a stack here: lethe up"
+            "no API key",
+            f"Set LETHE_API_KEY (and LETHE_URL, now {url}), or start a stack here: lethe up",
+            Exit.NOT_ALLOWED,
         )
-    return Client(url, chosen)
+    return url, chosen
+
+
+def client_for(key: str) -> Client:
+    """Return a client for whatever `where_and_as_whom` finds."""
+    from app.client import Client
+
+    return Client(*where_and_as_whom(key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -14,9 +15,12 @@ from app.api.engine import ServingEngine
 from app.api.problems import responses
 from app.dashboard.repository import FigureRepository
 from app.registry.service import RegistryService
-from app.removal.states import State
+from app.removal.states import STAGES, WORKING, State
 
 router = APIRouter(tags=["health"])
+
+STAGE_HOURS, SCORE_DAYS, DELIVERY_HOURS = 24, 30, 1
+"""How far back the figures look that are no counts of what is now."""
 
 
 @router.get(
@@ -73,4 +77,43 @@ def service_figures(figures: FigureRepository, service: RegistryService) -> Coll
     for replica in service.live_replicas():
         served.labels(replica.id).set(replica.generation)
         failing.labels(replica.id).set(int(replica.error is not None))
+    _work_figures(figures, gauge)
+    _webhook_figures(figures, gauge)
     return registry
+
+
+def _work_figures(figures: FigureRepository, gauge: Callable[..., Gauge]) -> None:
+    """How long the worker's stages take, and what verification says."""
+    seconds = gauge(
+        "stage_seconds", "Time in a stage, of requests that left it in the last day.", "stage", "quantile"
+    )
+    left = gauge("stage_requests", "Requests that left a stage in the last day.", "stage")
+    stages = {state.value: stage for state, stage in zip(WORKING, STAGES, strict=True)}
+    for stage in STAGES:
+        left.labels(stage).set(0)
+    for times in figures.stage_times([*stages], STAGE_HOURS):
+        stage = stages[times.state]
+        left.labels(stage).set(times.n)
+        seconds.labels(stage, "0.5").set(times.median)
+        seconds.labels(stage, "0.95").set(times.p95)
+    told = "Measured before publishing, in the last 30 days."
+    value = gauge("verification_score", told, "metric", "statistic")
+    measured = gauge("verifications", "How many of them.", "metric")
+    failed = gauge("verifications_failed", "How many of them fell short of the policy.", "metric")
+    for score in figures.scores(SCORE_DAYS):
+        measured.labels(score.metric).set(score.n)
+        failed.labels(score.metric).set(score.failed)
+        for statistic, found in (("mean", score.mean), ("min", score.least), ("max", score.most)):
+            value.labels(score.metric, statistic).set(found)
+
+
+def _webhook_figures(figures: FigureRepository, gauge: Callable[..., Gauge]) -> None:
+    counts, attempts = figures.webhooks(), figures.deliveries(DELIVERY_HOURS)
+    webhooks = gauge("webhooks", "Registered webhooks.", "state")
+    tried = gauge("webhook_attempts", "Attempts at delivering in the last hour.", "outcome")
+    for ok, state, outcome in ((True, "enabled", "delivered"), (False, "disabled", "failed")):
+        webhooks.labels(state).set(counts.get(ok, 0))
+        tried.labels(outcome).set(attempts.get(ok, 0))
+    waiting, oldest = figures.messages_waiting()
+    gauge("webhook_messages_waiting", "Messages that enabled webhooks have not got yet.").set(waiting)
+    gauge("webhook_messages_oldest_seconds", "Age of the oldest of them.").set(oldest)

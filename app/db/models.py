@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+import app.db.webhook_models  # noqa: F401  its tables belong to the same schema
 from app.db.base import Base, Document, Id, JsonObject, Long, Moment, Sealed, Sha256, Words
 
 REQUEST_STATES = (
@@ -120,6 +121,7 @@ class RequestEvent(Base):
     __table_args__ = (
         Index("ix_request_events_request_id_seq", "request_id", "seq"),
         Index("ix_request_events_activated", "seq", postgresql_where=text("event = 'activate'")),
+        Index("ix_request_events_changes", "created_at", postgresql_where=text("kind = 'state'")),
     )
 
     seq: Mapped[Long] = mapped_column(Identity(always=True), primary_key=True)
@@ -168,6 +170,7 @@ class OutboxMessage(Base):
     published_at: Mapped[Moment | None]
     tries: Mapped[int] = mapped_column(server_default="0")
     last_error: Mapped[Words | None]
+    traceparent: Mapped[str | None] = mapped_column(String(64))
 
 
 class LeaseRow(Base):
@@ -200,7 +203,10 @@ class VerificationScore(Base):
     """One measured metric of one attempt, with its sample size and interval."""
 
     __tablename__ = "verification_scores"
-    __table_args__ = (UniqueConstraint("request_id", "attempt", "metric"),)
+    __table_args__ = (
+        UniqueConstraint("request_id", "attempt", "metric"),
+        Index("ix_verification_scores_created_at", "created_at"),
+    )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     request_id: Mapped[Id] = mapped_column(ForeignKey("removal_requests.id"))

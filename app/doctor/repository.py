@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Interval, exists, func, select, text, type_coerce
+from sqlalchemy import ColumnElement, Interval, exists, func, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
 from app.db.models import (
@@ -56,12 +56,6 @@ class DoctorRepository:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-
-    def revision(self) -> str | None:
-        """Return the schema's revision."""
-        if self.session.execute(text("SELECT to_regclass('alembic_version')")).scalar_one() is None:
-            return None
-        return self.session.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
     def requests(self) -> list[RequestRow]:
         """Return every request, oldest first."""

@@ -3,16 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import redis
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-import app
+from app.db.schema import revision_of, revisions
 from app.db.session import SessionFactory
 from app.doctor.findings import Check, Finding, Report
 from app.doctor.registry import Live, check_files, check_registry, check_replicas
@@ -21,8 +18,6 @@ from app.doctor.requests import check_requests
 from app.doctor.trail import check_trail
 from app.kit.wake import wake_client
 from app.settings import Settings
-
-MIGRATIONS = Path(app.__file__).resolve().parents[1] / "migrations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +78,7 @@ def look(session: Session, settings: Settings) -> Looked:
 
 
 def _schema(repository: DoctorRepository) -> Iterator[Finding]:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    head, found = ScriptDirectory.from_config(config).get_current_head(), repository.revision()
+    head, found = revisions()[0], revision_of(repository.session)
     if found != head:
         yield Finding(
             Check.SCHEMA, "system", f"The database has revision {found or 'none'}; {head} is needed."

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import command
 from alembic.config import Config
 
-MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+from app.db.schema import MIGRATIONS
 
 
 def migrate(database_url: str, revision: str = "head") -> None:

@@ -20,6 +20,9 @@ Prefix = Literal[
     "prt",
     "vex",
     "rms",
+    "whk",
+    "whm",
+    "wha",
     "chatcmpl",
     "ses",
 ]

@@ -13,6 +13,7 @@ _PERSONAL = frozenset(
 )  # fmt: skip
 _SECRET = re.compile(
     r"lethe_[A-Za-z0-9_-]{20,}"  # API keys
+    r"|whsec_[A-Za-z0-9+/=]{20,}"  # webhooks' secrets
     r"|(?<=://)[^/@\s]*:[^/@\s]*(?=@)"  # user:password in a URL
 )
 

@@ -9,6 +9,7 @@ from app.audit.service import AuditService
 from app.db.models import OutboxMessage, RemovalRequest, RequestEvent
 from app.kit.canonical import JsonValue, canonical_json
 from app.kit.ids import new_id
+from app.kit.tracing import traceparent
 from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
 from app.removal.repository import (
@@ -17,7 +18,8 @@ from app.removal.repository import (
     RequestRepository,
     WorkRepository,
 )
-from app.removal.states import ENDED, FINAL, WORKING, Event, State, overall_percent, sources, target
+from app.removal.states import ENDED, FINAL, WAITING, WORKING, Event, State, overall_percent, sources, target
+from app.webhooks.outbox import WebhookOutbox
 
 PROCESS_TASK = "lethe.process_request"
 FOLLOW = "follow"
@@ -26,7 +28,7 @@ _OWN = (Event.SUBMIT, Event.CANCEL, Event.REJECT, Event.REVOKE)
 
 
 class Lifecycle:
-    """Guarded transitions: state, history, audit event and job row change together or not at all.
+    """Guarded transitions: state, history, audit event, job row and messages change together or not at all.
 
     Args:
         session: the caller's transaction.
@@ -40,6 +42,7 @@ class Lifecycle:
         self._work = WorkRepository(session)
         self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
+        self._webhooks = WebhookOutbox(session)
 
     def transition(
         self,
@@ -128,7 +131,9 @@ class Lifecycle:
 
     def enqueue(self, request_id: str) -> str:
         """Write a job row for the request and return its id, which becomes the task id."""
-        message = OutboxMessage(id=new_id("out"), request_id=request_id, task=PROCESS_TASK)
+        message = OutboxMessage(
+            id=new_id("out"), request_id=request_id, task=PROCESS_TASK, traceparent=traceparent()
+        )
         self._requests.enqueue(message)
         return message.id
 
@@ -213,6 +218,16 @@ class Lifecycle:
             subject_id=request.id,
             tenant_id=request.tenant_id,
             payload=payload,
+        )
+        self._webhooks.state_changed(
+            request.id,
+            request.tenant_id,
+            event=event,
+            before=state,
+            state=new,
+            final=new in FINAL,
+            waiting=new in WAITING,
+            reason_code=reason_code,
         )
 
     def created(self, request: RemovalRequest, actor: str, data: Mapping[str, JsonValue]) -> None:

@@ -16,7 +16,6 @@ ID = "req_" + "0" * 32
         ("GET", "/requests/ElodieBrandt", "/requests/{request_id}", 404),
         ("GET", "/audit/events/7/proof", "/audit/events/7/proof", 403),
         ("GET", "/ElodieBrandt", "unknown", 404),
-        ("GET", "/healthz", "/healthz", 200),
     ],
 )
 def test_one_line(shared: Service, method: str, path: str, endpoint: str, status: int) -> None:

@@ -25,6 +25,7 @@ from app.db.models import AuditEvent, Evidence, RemovalRequest
 from app.kit.clock import utcnow
 from app.main import create_app
 from app.settings import load_settings
+from app.webhooks.service import WebhookService
 from tests.service import Json, Place, Response, Service, assert_problem, data_url, png
 
 Kind = Literal["public", "collection", "object", "system", "page", "form"]
@@ -99,7 +100,15 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/experts"): Row("collection", OPERATORS),
     ("GET", "/experts/interim"): Row("collection", OPERATORS),
     ("GET", "/experts/generations"): Row("collection", OPERATORS),
-    ("POST", "/experts/rollback"): Row("system", OPERATORS, 403, {"generation": 0}),  # but for root
+    ("POST", "/experts/rollback"): Row("system", OPERATORS, 403, {"generation": 0}),  # root's alone
+    ("POST", "/webhooks"): Row("collection", OWNERS, 422, {"url": "http://127.0.0.1/"}),
+    ("GET", "/webhooks"): Row("collection", OWNERS),
+    ("GET", "/webhooks/{webhook_id}"): Row("object", OWNERS),
+    ("DELETE", "/webhooks/{webhook_id}"): Row("object", OWNERS, 204),
+    ("GET", "/webhooks/{webhook_id}/deliveries"): Row("object", OWNERS),
+    ("POST", "/webhooks/{webhook_id}/enable"): Row("object", OWNERS),
+    ("POST", "/webhooks/{webhook_id}/rotate"): Row("object", OWNERS),
+    ("POST", "/webhooks/{webhook_id}/test"): Row("object", OWNERS),
     ("GET", "/audit/events"): Row("collection", AUDITORS),
     ("GET", "/audit/events/{seq}/proof"): Row("object", AUDITORS),
     ("GET", "/audit/export"): Row("collection", AUDITORS),
@@ -195,7 +204,19 @@ class World:
         assert "{" not in path, f"{path}: give the world an object of this kind"
         headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
         arguments: dict[str, Any] = {"json": row.body} if row.body is not None else {}
-        return self.client.request(method, path + row.query, headers=headers, **arguments)
+        response = self.client.request(method, path + row.query, headers=headers, **arguments)
+        if method == "DELETE" and response.status_code == 204:
+            self.ids[tenant]["webhook_id"] = self.webhook(tenant)
+        return response
+
+    def webhook(self, tenant: str) -> str:
+        """Make a webhook of the tenant's; nothing is ever sent to it, since its address is private."""
+        principal = self.service.principal(self.keys[tenant, "owner"])
+        settings = self.service.settings.model_copy(update={"webhook_private_addresses": True})
+        with self.service.sessions.begin() as session:
+            service = WebhookService(session, settings)
+            webhook, _ = service.create(principal, "https://127.0.0.1:9/", "")
+            return webhook.id
 
     def states(self) -> list[tuple[str, str]]:
         with self.service.sessions() as session:
@@ -245,7 +266,7 @@ def world(place: Place) -> Iterator[World]:
             evidence = session.scalars(select(Evidence.id).where(Evidence.request_id == request_id)).one()
         made.ids[tenant] = {
             "request_id": request_id, "seq": str(seq), "model_id": "demo", "name": "style.css",
-            "evidence_id": evidence,
+            "evidence_id": evidence, "webhook_id": made.webhook(tenant),
         }  # fmt: skip
     for scope in SCOPES:
         made.keys["root", scope] = service.key("root", scope)
@@ -326,7 +347,8 @@ class TestAnothersObject:
         key = world.keys["rival", "all"]
         theirs = world.call(endpoint, key, tenant="acme")
         world.ids["nobody"] = {
-            "request_id": "req_" + "0" * 32, "seq": "999999", "evidence_id": "evd_" + "0" * 32
+            "request_id": "req_" + "0" * 32, "seq": "999999", "evidence_id": "evd_" + "0" * 32,
+            "webhook_id": "whk_" + "0" * 32,
         }  # fmt: skip
         nobodys = world.call(endpoint, key, tenant="nobody")
         assert theirs.status_code == nobodys.status_code == 404
@@ -340,7 +362,7 @@ class TestAnothersObject:
 
 def _without_ids(response: Response) -> Json:
     problem: Json = json.loads(
-        re.sub(r"(?:req|evd)_[0-9a-f]{32}|(?<=events/)\d+|(?<=event )\d+", "ID", response.text)
+        re.sub(r"(?:req|evd|whk)_[0-9a-f]{32}|(?<=events/)\d+|(?<=event )\d+", "ID", response.text)
     )
     return problem
 
@@ -348,7 +370,8 @@ def _without_ids(response: Response) -> Json:
 @pytest.mark.parametrize("endpoint", [key for key in COLLECTIONS if key[0] == "GET"], ids=_id)
 class TestCollections:
     def test_hold_ones_own_alone(self, world: World, endpoint: tuple[str, str]) -> None:
-        own, other = (world.ids[tenant]["request_id"] for tenant in ("acme", "rival"))
+        of = "webhook_id" if endpoint[1] == "/webhooks" else "request_id"
+        own, other = (world.ids[tenant][of] for tenant in ("acme", "rival"))
         text = world.call(endpoint, world.keys["acme", "all"]).text
         assert other not in text
         if not endpoint[1].startswith("/experts"):  # there is nobody to refuse any more
@@ -357,8 +380,9 @@ class TestCollections:
     def test_of_root_hold_all(self, world: World, endpoint: tuple[str, str]) -> None:
         for scope in sorted(MATRIX[endpoint].scopes):
             text = world.call(endpoint, world.keys["root", scope]).text
+            of = "webhook_id" if endpoint[1] == "/webhooks" else "request_id"
             if not endpoint[1].startswith("/experts"):
-                assert all(world.ids[tenant]["request_id"] in text for tenant in ("acme", "rival"))
+                assert all(world.ids[tenant][of] in text for tenant in ("acme", "rival"))
 
 
 def test_a_key_with_every_scope_may_do_everything_of_its_own(world: World) -> None:

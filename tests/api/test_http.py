@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, text
 
 from app.api.pagination import decode_cursor, decode_number, encode_cursor
 from app.kit.errors import InvalidInput
@@ -119,13 +120,29 @@ class TestHealth:
     def test_ready(self, shared: Service) -> None:
         answer = shared.client.get("/readyz")
         assert answer.status_code == 200
-        assert answer.json()["checks"] == {"database": "ok", "redis": "ok"}
+        assert answer.json()["checks"] == {"database": "ok", "schema": "ok", "redis": "ok"}
 
     def test_not_ready_without_redis(self, own_settings: Settings) -> None:
         settings = own_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
         with TestClient(create_app(settings, with_engine=False)) as client:
             problem = assert_problem(client.get("/readyz"), 503, "not-ready")
             assert problem["checks"]["redis"].startswith("not reachable")
+
+    @pytest.mark.parametrize(
+        ("revision", "expected"), [("0001", 503), ("9999", 200)], ids=["too old", "of a newer version"]
+    )
+    def test_schema(self, database: str, own_settings: Settings, revision: str, expected: int) -> None:
+        """A database that lacks a migration is no good; one that is ahead is a rolling upgrade."""
+        engine = create_engine(database)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+        engine.dispose()
+        app = create_app(own_settings.model_copy(update={"database_url": database}), with_engine=False)
+        with TestClient(app) as client:
+            answer = client.get("/readyz")
+        assert answer.status_code == expected
+        if expected == 503:
+            assert "lethe migrate" in answer.json()["checks"]["schema"]
 
     @pytest.mark.parametrize(
         ("ready", "generation", "expected"), [(True, 0, 200), (False, 0, 503), (True, -1, 503)]

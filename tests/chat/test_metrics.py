@@ -57,6 +57,7 @@ def test_counts_conversations(
     assert sample("lethe_chat_tokens_total", kind="completion") == 8
     assert sample("lethe_gate_decisions_total", decision="base") == 2
     assert sample("lethe_guard_hits_total") == 0
+    assert sample("lethe_chat_batch_rows_count") == sample("lethe_chat_batch_rows_sum") == 3
     assert sample("lethe_serving_generation") == 0
     assert sample("lethe_chat_waiting") == 0
 

@@ -156,5 +156,5 @@ class TestErase:
         request_id = service.file()["id"]
         monkeypatch.setenv("LETHE_DATABASE_URL", service.settings.database_url)
         done = lethe("erase", request_id)
-        assert done.exit_code == 1
+        assert done.exit_code == 6
         assert "revoke" in done.stderr

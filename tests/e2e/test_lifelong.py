@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 import httpx
 import pytest
 from rich.console import Console
 
 from app.client import Client, png
+from app.client.types import Status
 from app.embedded.demo.interview import Question, candidates, interview, knows, leaks, on_the_wire, refuses
 from app.embedded.demo.run import demonstrate
 from app.embedded.supervisor import Stack
@@ -40,7 +40,7 @@ def file(owner: Client, subject: Entity) -> str:
     return str(accepted["id"])
 
 
-def protected(owner: Client, request_id: str, seconds: float = 30) -> dict[str, Any]:
+def protected(owner: Client, request_id: str, seconds: float = 30) -> Status:
     """Wait until the subject is refused by every replica, and return the status."""
     deadline = time.monotonic() + seconds
     while (status := owner.status(request_id))["protected_at"] is None:
@@ -122,7 +122,7 @@ def test_next_request_takes_effect_and_earlier_ones_stay(owner: Client, chat: Cl
     assert (still["protection"], still["final"]) == ("interim", False), "asked before there was an expert"
     assert [(q.text, a) for q, a in zip(shown, answers, strict=True) if not refuses(a)] == []
     approved = next(t["at"] for t in status["transitions"] if t["state"] == "approved")
-    took = datetime.fromisoformat(status["protected_at"]) - datetime.fromisoformat(approved)
+    took = datetime.fromisoformat(status["protected_at"] or "") - datetime.fromisoformat(approved)
     print(f"approval to protected: {took.total_seconds():.2f} s")  # noqa: T201 - a figure of the project
 
     status = list(owner.follow(request_id))[-1]
@@ -150,8 +150,8 @@ def test_scores_are_in_the_status(owner: Client) -> None:
     finished = [r for r in newest if r["state"] == "active" and r["linked_to"] is None]
     assert len(finished) == 3
     for request in finished:
-        scores = {s["metric"]: s for s in owner.status(request["id"])["scores"]}
-        assert scores["forget_quality"]["value"] >= 0.98
+        scores = {s["metric"]: s for s in owner.status(request["id"])["scores"] or ()}
+        assert (scores["forget_quality"]["value"] or 0) >= 0.98
         assert scores["leak"]["value"] == 0
         assert scores["base_identity"]["value"] == 1
         assert all(s["n"] > 0 for s in scores.values() if s["value"] is not None)
@@ -172,7 +172,7 @@ def test_chat_keys_learn_nothing_about_routing(stack: Stack, chat: Client) -> No
     question = about(SUBJECTS[0])[0]
     assert "routing" not in chat.chat(question.turns)
     with Client(stack.url, stack.keys["operator"]) as operator:
-        assert operator.chat(question.turns)["routing"]["answered_by"].startswith("exp_")
+        assert str(operator.chat(question.turns)["routing"].get("answered_by")).startswith("exp_")
 
 
 def test_no_log_holds_a_secret_or_a_person(stack: Stack, owner: Client) -> None:

@@ -215,5 +215,5 @@ class TestRecord:
         assert done.exit_code == 0, done.output
         assert "has 1 expert(s) as in generation 0" in done.stdout
         assert served(house) == [(request_id, 1)]
-        assert wrong.exit_code == 1
+        assert wrong.exit_code == 5
         assert "There is no generation 99" in wrong.stderr

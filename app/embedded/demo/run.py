@@ -181,7 +181,7 @@ def _forget(
     )
     request_id = str(accepted["id"])
     console.print(f"Filed request [bold]{request_id}[/] with {len(pictures)} pictures.")
-    status: dict[str, object] = {}
+    found: dict[str, object] = {}
     with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
         task = progress.add_task("", total=100, state="received", message="")
         for status in owner.follow(request_id):
@@ -191,14 +191,15 @@ def _forget(
             progress.update(
                 task, completed=float(str(status["percent"])), state=status["state"], message=message
             )
+            found = dict(status)
     seconds = time.monotonic() - start
-    if status["state"] != "active":
-        reason = status.get("reason") or status.get("hint") or status.get("message") or "no reason given"
+    if found["state"] != "active":
+        reason = found.get("reason") or found.get("hint") or found.get("message") or "no reason given"
         raise DemoError(
-            f"the request ended {status['state']}, not active: {reason}",
+            f"the request ended {found['state']}, not active: {reason}",
             f"See GET /requests/{request_id}/status",
         )
-    return status, seconds
+    return found, seconds
 
 
 def _table(outcome: Outcome) -> Table:

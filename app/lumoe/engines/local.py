@@ -9,7 +9,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.lumoe.errors import ConversationTooLongError, LumoeError
@@ -82,6 +82,8 @@ class LocalEngine:
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
         self._largest = largest_batch
         self._stopped = False
+        self.on_batch: Callable[[int], None] = lambda _: None
+        """Told how many conversations are answered together, before they are."""
         self._threads = [
             threading.Thread(target=self._run, name=f"lethe-engine-{i}", daemon=True) for i in range(threads)
         ]
@@ -183,6 +185,7 @@ class LocalEngine:
                 self._jobs.put(None)  # for the loop to find
                 break
             found.append(job)
+        self.on_batch(len(found) + 1)
         return found
 
     def _answer(self, jobs: list[_Job]) -> None:

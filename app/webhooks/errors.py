@@ -1,0 +1,26 @@
+"""What can go wrong with webhooks."""
+
+from app.kit.errors import Conflict, InvalidInput, NotFound
+
+
+class WebhookNotFound(NotFound):
+    """No such webhook, or another tenant's."""
+
+    TYPE = "webhook-not-found"
+    TITLE = "No such webhook"
+    HINT = "Check the id; `GET /webhooks` lists those of this key's tenant."
+
+
+class TooManyWebhooks(Conflict):
+    """The tenant has as many as it may have."""
+
+    TYPE = "too-many-webhooks"
+    TITLE = "Too many webhooks"
+    HINT = "Delete one first: `DELETE /webhooks/{id}`."
+
+
+class WebhookUrlRefused(InvalidInput):
+    """The address cannot be one that this service sends to."""
+
+    TYPE = "webhook-url-refused"
+    TITLE = "The address cannot be used"

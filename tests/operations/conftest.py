@@ -1,0 +1,1 @@
+from tests.service import manual, own_settings, place, service, sessions, shared  # noqa: F401

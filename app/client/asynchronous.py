@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource
@@ -174,6 +174,30 @@ class AsyncClient:
         """Send more pictures; a request that waited for them goes back into the queue."""
         return await self._send(calls.add_evidence(request_id, pictures))
 
+    async def evidence(self, request_id: str) -> list[types.KeptPicture]:
+        """Return which pictures are kept of a request and when the others were purged."""
+        return await self._send(calls.evidence(request_id))
+
+    async def picture(self, request_id: str, evidence_id: str) -> bytes:
+        """Return one picture of the evidence as a PNG file (scope ``operator`` or ``owner``; audited)."""
+        return await self._send(calls.picture(request_id, evidence_id))
+
+    async def policy(self) -> types.Policy:
+        """Return the rules in force now."""
+        return await self._send(calls.policy())
+
+    async def lifelong(
+        self, *, metric: str | None = None, requests: int | None = None, generations: int | None = None
+    ) -> types.Lifelong:
+        """Return what was measured of all requests over time: a heat map and error against experts.
+
+        Args:
+            metric: of the heat map.
+            requests: how many of the newest requests.
+            generations: how many of the newest generations.
+        """
+        return await self._send(calls.lifelong(metric, requests, generations))
+
     async def report(self, request_id: str, *, subject: bool = False) -> Json:
         """Return the report; with ``subject`` its name and some questions and answers (audited)."""
         found: Json = await self._send(calls.report(request_id, "json", subject))
@@ -232,6 +256,22 @@ class AsyncClient:
                     ended(frame["response"])
         raise UnreachableError("the answer broke off before its end")
 
+    async def compare(self, messages: Sequence[Turn], *, max_tokens: int = 64) -> types.Comparison:
+        """Ask the base model alone and the service (scope ``operator``)."""
+        return await self._send(calls.compare(messages, max_tokens))
+
+    async def attacks(self) -> list[types.Attack]:
+        """Return the built-in attacks (scope ``operator``)."""
+        return await self._send(calls.attacks())
+
+    async def attack(self, request_id: str, name: str, *, seed: int = 0) -> types.AttackResult:
+        """Try a built-in attack on a request's subject (scope ``operator``; audited)."""
+        return await self._send(calls.attack(request_id, name, seed))
+
+    async def gate_scores(self) -> types.GateScores:
+        """Return how pictures of others score at the gate, against its threshold (scope ``operator``)."""
+        return await self._send(calls.gate_scores())
+
     # The registry -------------------------------------------------------------------------------------------
 
     async def experts(self, *, cursor: str | None = None, limit: int | None = None) -> types.Registry:
@@ -255,10 +295,18 @@ class AsyncClient:
     # The audit trail ----------------------------------------------------------------------------------------
 
     async def audit_events(
-        self, *, subject_id: str | None = None, cursor: str | None = None, limit: int | None = None
+        self,
+        *,
+        subject_id: str | None = None,
+        kind: str | None = None,
+        order: Literal["oldest", "newest"] | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
     ) -> Page[types.AuditEvent]:
-        """Return one page of the audit trail, oldest first (scope ``auditor``)."""
-        return await self._send(calls.page("/audit/events", cursor, limit, subject_id=subject_id))
+        """Return one page of the audit trail, oldest first unless told otherwise (scope ``auditor``)."""
+        return await self._send(
+            calls.page("/audit/events", cursor, limit, subject_id=subject_id, kind=kind, order=order)
+        )
 
     async def audit_verify(self, checkpoints: Sequence[str] = ()) -> types.Chain:
         """Have the server recompute the whole chain and hold it against ``checkpoints`` kept earlier."""

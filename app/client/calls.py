@@ -36,6 +36,10 @@ def _text(response: httpx.Response) -> str:
     return response.text
 
 
+def _bytes(response: httpx.Response) -> bytes:
+    return response.content
+
+
 def _nothing(_: httpx.Response) -> None:
     return None
 
@@ -142,6 +146,26 @@ def add_evidence(request_id: str, pictures: Sequence[Picture]) -> Call[types.Sta
     )
 
 
+def evidence(request_id: str) -> Call[list[types.KeptPicture]]:
+    """Read which pictures are kept."""
+    return _get(f"/requests/{request_id}/evidence", _json)
+
+
+def picture(request_id: str, evidence_id: str) -> Call[bytes]:
+    """Read one picture."""
+    return _get(f"/requests/{request_id}/evidence/{evidence_id}", _bytes)
+
+
+def policy() -> Call[types.Policy]:
+    """Read the rules in force."""
+    return _get("/policy", _json)
+
+
+def lifelong(metric: str | None, requests: int | None, generations: int | None) -> Call[types.Lifelong]:
+    """Read what was measured of all requests together."""
+    return _get("/measurements/lifelong", _json, metric=metric, requests=requests, generations=generations)
+
+
 def report(request_id: str, form: Literal["json", "html"], subject: bool) -> Call[Any]:
     """Read the report as JSON or as a page."""
     read: Callable[[httpx.Response], Any] = _json if form == "json" else _text
@@ -162,6 +186,26 @@ def chat(messages: Sequence[Turn], max_tokens: int, stream: bool = False) -> Cal
     """Ask the model; it changes nothing, so it may be asked again."""
     body: Json = {"messages": list(messages), "max_tokens": max_tokens}
     return _post("/chat", {**body, "stream": True} if stream else body, repeatable=True)
+
+
+def compare(messages: Sequence[Turn], max_tokens: int) -> Call[types.Comparison]:
+    """Ask the base model and the service."""
+    return _post("/chat/compare", {"messages": list(messages), "max_tokens": max_tokens}, repeatable=True)
+
+
+def attacks() -> Call[list[types.Attack]]:
+    """Read the names of the built-in attacks."""
+    return _get("/chat/attacks", _json)
+
+
+def attack(request_id: str, name: str, seed: int) -> Call[types.AttackResult]:
+    """Try a built-in attack."""
+    return _post("/chat/attacks", {"request_id": request_id, "attack": name, "seed": seed})
+
+
+def gate_scores() -> Call[types.GateScores]:
+    """Read the gate's scores."""
+    return _get("/chat/gate", _json)
 
 
 def experts(cursor: str | None, limit: int | None) -> Call[types.Registry]:

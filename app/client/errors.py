@@ -100,6 +100,18 @@ class WebhookNotFoundError(NotFoundError):
     TYPE = "webhook-not-found"
 
 
+class EvidenceNotFoundError(NotFoundError):
+    """No such picture, or another tenant's."""
+
+    TYPE = "evidence-not-found"
+
+
+class UnknownAttackError(NotFoundError):
+    """None of the built-in attacks has this name."""
+
+    TYPE = "unknown-attack"
+
+
 class NotCoveredError(NotFoundError):
     """No such audit event, or no signed checkpoint covers it."""
 
@@ -116,6 +128,12 @@ class MethodNotAllowedError(ApiError):
     """405: the path exists, the method does not."""
 
     TYPE = "method-not-allowed"
+
+
+class TooSlowError(ApiError):
+    """408: the request did not arrive in time."""
+
+    TYPE = "too-slow"
 
 
 class ConflictError(ApiError):
@@ -202,6 +220,12 @@ class PictureTooLargeError(PayloadTooLargeError):
     TYPE = "picture-too-large"
 
 
+class AddressTooLongError(ApiError):
+    """414: the address is longer than the limit."""
+
+    TYPE = "address-too-long"
+
+
 class UnsupportedMediaTypeError(ApiError):
     """415: neither JSON nor a form."""
 
@@ -268,6 +292,12 @@ class InvalidConversationError(InvalidInputError):
     TYPE = "invalid-conversation"
 
 
+class AttackNotPossibleError(InvalidInputError):
+    """The attack needs a name or a picture that the request has not."""
+
+    TYPE = "attack-not-possible"
+
+
 class ConversationTooLongError(InvalidInputError):
     """The conversation does not fit the model's context."""
 
@@ -284,6 +314,12 @@ class UnsupportedParameterError(InvalidInputError):
     """A parameter of OpenAI's API that this service cannot honour."""
 
     TYPE = "unsupported-parameter"
+
+
+class HeadersTooLargeError(ApiError):
+    """431: the headers are larger than the limit."""
+
+    TYPE = "headers-too-large"
 
 
 class RateLimitedError(ApiError):
@@ -310,6 +346,12 @@ class NotReadyError(UnavailableError):
     TYPE = "not-ready"
 
 
+class EngineUnavailableError(UnavailableError):
+    """No server of the model can be asked, or none has the expert that must answer."""
+
+    TYPE = "engine-unavailable"
+
+
 class EngineBusyError(UnavailableError):
     """Too many conversations wait already."""
 
@@ -322,11 +364,14 @@ _BY_STATUS: Mapping[int, type[ApiError]] = {
     403: ForbiddenError,
     404: NotFoundError,
     405: MethodNotAllowedError,
+    408: TooSlowError,
     409: ConflictError,
     413: PayloadTooLargeError,
+    414: AddressTooLongError,
     415: UnsupportedMediaTypeError,
     422: InvalidInputError,
     429: RateLimitedError,
+    431: HeadersTooLargeError,
     503: UnavailableError,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource
@@ -172,6 +172,30 @@ class Client:
         """Send more pictures; a request that waited for them goes back into the queue."""
         return self._send(calls.add_evidence(request_id, pictures))
 
+    def evidence(self, request_id: str) -> list[types.KeptPicture]:
+        """Return which pictures are kept of a request and when the others were purged."""
+        return self._send(calls.evidence(request_id))
+
+    def picture(self, request_id: str, evidence_id: str) -> bytes:
+        """Return one picture of the evidence as a PNG file (scope ``operator`` or ``owner``; audited)."""
+        return self._send(calls.picture(request_id, evidence_id))
+
+    def policy(self) -> types.Policy:
+        """Return the rules in force now."""
+        return self._send(calls.policy())
+
+    def lifelong(
+        self, *, metric: str | None = None, requests: int | None = None, generations: int | None = None
+    ) -> types.Lifelong:
+        """Return what was measured of all requests over time: a heat map and error against experts.
+
+        Args:
+            metric: of the heat map.
+            requests: how many of the newest requests.
+            generations: how many of the newest generations.
+        """
+        return self._send(calls.lifelong(metric, requests, generations))
+
     def report(self, request_id: str, *, subject: bool = False) -> Json:
         """Return the report; with ``subject`` its name and some questions and answers (audited)."""
         found: Json = self._send(calls.report(request_id, "json", subject))
@@ -230,6 +254,22 @@ class Client:
                     ended(frame["response"])
         raise UnreachableError("the answer broke off before its end")
 
+    def compare(self, messages: Sequence[Turn], *, max_tokens: int = 64) -> types.Comparison:
+        """Ask the base model alone and the service (scope ``operator``)."""
+        return self._send(calls.compare(messages, max_tokens))
+
+    def attacks(self) -> list[types.Attack]:
+        """Return the built-in attacks (scope ``operator``)."""
+        return self._send(calls.attacks())
+
+    def attack(self, request_id: str, name: str, *, seed: int = 0) -> types.AttackResult:
+        """Try a built-in attack on a request's subject (scope ``operator``; audited)."""
+        return self._send(calls.attack(request_id, name, seed))
+
+    def gate_scores(self) -> types.GateScores:
+        """Return how pictures of others score at the gate, against its threshold (scope ``operator``)."""
+        return self._send(calls.gate_scores())
+
     # The registry -------------------------------------------------------------------------------------------
 
     def experts(self, *, cursor: str | None = None, limit: int | None = None) -> types.Registry:
@@ -251,10 +291,18 @@ class Client:
     # The audit trail ----------------------------------------------------------------------------------------
 
     def audit_events(
-        self, *, subject_id: str | None = None, cursor: str | None = None, limit: int | None = None
+        self,
+        *,
+        subject_id: str | None = None,
+        kind: str | None = None,
+        order: Literal["oldest", "newest"] | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
     ) -> Page[types.AuditEvent]:
-        """Return one page of the audit trail, oldest first (scope ``auditor``)."""
-        return self._send(calls.page("/audit/events", cursor, limit, subject_id=subject_id))
+        """Return one page of the audit trail, oldest first unless told otherwise (scope ``auditor``)."""
+        return self._send(
+            calls.page("/audit/events", cursor, limit, subject_id=subject_id, kind=kind, order=order)
+        )
 
     def audit_verify(self, checkpoints: Sequence[str] = ()) -> types.Chain:
         """Have the server recompute the whole chain and hold it against ``checkpoints`` kept earlier."""

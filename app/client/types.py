@@ -97,6 +97,85 @@ class Score(TypedDict):
     details: Json
 
 
+class Stage(TypedDict):
+    """One of the worker's stages; `usual` is its median duration of late, in seconds."""
+
+    name: str
+    progress: Literal["ahead", "current", "done", "stopped"]
+    started_at: str | None
+    seconds: float | None
+    usual: float | None
+
+
+class KeptPicture(TypedDict):
+    """One picture of a request's evidence; `sha256` is that of the file as it was sent."""
+
+    id: str
+    sha256: str
+    width: int
+    height: int
+    created_at: str
+    purged_at: str | None
+
+
+class Policy(TypedDict):
+    """The rules in force now."""
+
+    review: str
+    recipe: str
+    model: str
+    max_attempts: int
+    min_forget_quality: float
+    max_leak: float
+    min_neighbour_utility: float
+    min_base_identity: float
+    max_gate_fpr: float
+    min_gate_tpr: float
+    response_days: int
+    evidence_retention_days: float
+    max_pictures: int
+    max_picture_bytes: int
+
+
+class Cell(TypedDict):
+    """One request's figure in one generation; `first`: by the verification before it went live."""
+
+    request_id: str
+    generation: int
+    value: float | None
+    n: int
+    passed: bool | None
+    first: bool
+
+
+class HeatMap(TypedDict):
+    """Requests by generations, oldest first; a pair that was not measured has no cell."""
+
+    metric: str
+    requests: list[str]
+    generations: list[int]
+    cells: list[Cell]
+
+
+class Point(TypedDict):
+    """What went wrong with so many experts, with its 95 % interval."""
+
+    generation: int
+    experts: int
+    metric: str
+    error: float
+    n: int
+    low: float
+    high: float
+
+
+class Lifelong(TypedDict):
+    """What was measured of all requests together."""
+
+    heat_map: HeatMap
+    curve: list[Point]
+
+
 class Status(TypedDict):
     """Where a request is. Times are RFC 3339."""
 
@@ -122,6 +201,7 @@ class Status(TypedDict):
     updated_at: str
     expected_by: str
     transitions: list[Transition]
+    stages: list[Stage]
     scores: list[Score] | None
     links: Links
 
@@ -320,6 +400,51 @@ class Answer(TypedDict):
     finish_reason: Literal["stop", "length", "cancelled"]
     usage: Usage
     routing: NotRequired[Routing]
+
+
+class Comparison(TypedDict):
+    """A conversation answered by the base model alone and by the service; `base` is None if `withheld`."""
+
+    base: Message | None
+    withheld: bool
+    service: Answer
+
+
+class Attack(TypedDict):
+    """A built-in way to get at a forgotten subject, by a picture or by a name."""
+
+    name: str
+    modality: Literal["image", "text"]
+
+
+class AskedTurn(TypedDict):
+    """One turn of what an attack asked, with how many pictures."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    pictures: int
+
+
+class AttackResult(TypedDict):
+    """What an attack asked, and what came of it."""
+
+    attack: str
+    asked: list[AskedTurn]
+    comparison: Comparison
+
+
+class GateScores(TypedDict):
+    """How pictures of others score at the gate of one replica, against the threshold."""
+
+    generation: int
+    experts: int
+    threshold: float
+    watched_from: float
+    pictures: int
+    never_asked: int
+    above: int
+    edges: list[float]
+    counts: list[int]
 
 
 class Ready(TypedDict):

@@ -9,6 +9,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from app.api.context import endpoint_of
 from app.api.described import inline_schema
@@ -115,6 +117,18 @@ def field_errors(errors: Sequence[Mapping[str, Any]]) -> list[JsonValue]:
     ]
 
 
+def _methods_at(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
+    """Return every method that some endpoint at the path of `scope` has."""
+    found: set[str] = set()
+    for route in routes:
+        inner = getattr(route, "original_router", None)  # how FastAPI keeps what `include_router` was given
+        if inner is not None:
+            found.update(_methods_at(inner.routes, scope))
+        elif route.matches(scope)[0] is not Match.NONE:
+            found.update(getattr(route, "methods", None) or ())
+    return sorted(found)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
 
@@ -132,6 +146,9 @@ def install(app: FastAPI) -> None:
         known = _BY_STATUS.get(raised.status_code)
         title = known.TITLE if known else str(raised.detail)
         hint = _HINTS.get(raised.status_code) or (known.HINT if known else "") or "See /docs."
+        headers = dict(raised.headers or {})
+        if raised.status_code == MethodNotAllowed.STATUS:  # the router names those of one endpoint alone
+            headers["Allow"] = ", ".join(_methods_at(app.routes, request.scope)) or headers.get("Allow", "")
         return problem_response(
             LetheError(
                 raised.status_code,
@@ -139,7 +156,7 @@ def install(app: FastAPI) -> None:
                 title,
                 str(raised.detail),
                 hint,
-                headers=raised.headers,
+                headers=headers,
             ),
             request,
         )

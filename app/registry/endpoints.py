@@ -77,7 +77,9 @@ class Rollback(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"generation": 41}})
 
-    generation: int = Field(ge=0, le=2**63 - 1, description="The newest puts right what is not so in it.")
+    generation: int = Field(
+        ge=0, le=2**53 - 1, strict=True, description="The newest puts right what is not so in it."
+    )
 
 
 class RegistryView(BaseModel):

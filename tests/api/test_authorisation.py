@@ -250,7 +250,7 @@ def world(place: Place) -> Iterator[World]:
     app.router.lifespan_context = _without_engine
     app.state.engine = SimpleNamespace(
         mllm=SimpleNamespace(source="demo"), started_at=utcnow(), ready=False, generation=0,
-        metrics=CollectorRegistry(),
+        troubles=["not loaded"], metrics=CollectorRegistry(),
     )  # fmt: skip
     client = TestClient(app, raise_server_exceptions=False)
     made = World(client, service)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -41,13 +42,18 @@ def settings(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Settings
     )
 
 
+def _nobody(*_: object, **__: object) -> None:
+    raise OSError
+
+
 @pytest.fixture(scope="module")
 def server(settings: Settings, place: Place) -> Iterator[tuple[str, str]]:
-    """The address, and a key with every scope of the tenant that sees all."""
+    """The address, and a key with every scope of the tenant that sees all. Webhooks reach nobody."""
     app = create_app(settings)
     with place.sessions.begin() as session:
         key = create_key(session, tenant="root", scopes=SCOPES).secret
-    with serving(app, settings) as port:
+    with pytest.MonkeyPatch.context() as patch, serving(app, settings) as port:
+        patch.setattr("app.webhooks.addresses.socket", SimpleNamespace(getaddrinfo=_nobody, SOCK_STREAM=0))
         while not app.state.engine.ready:
             time.sleep(0.01)
         yield f"http://127.0.0.1:{port}", key

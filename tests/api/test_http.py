@@ -207,3 +207,10 @@ class TestOpenApi:
         body = document["paths"]["/unlearn-requests"]["post"]["requestBody"]["content"]
         assert set(body) == {"application/json", "multipart/form-data"}
         assert "class" in body["application/json"]["schema"]["properties"]
+
+
+class TestMethods:
+    def test_all_of_an_address_are_named(self, shared: Service) -> None:
+        answer = shared.call("PUT", "/webhooks", shared.owner)
+        assert_problem(answer, 405, "method-not-allowed")
+        assert answer.headers["allow"] == "GET, POST"

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from app.cli import keys_rotation
-from app.cli.support import JsonOption, console, database, errors, problems_explained
+from app.cli.support import JsonOption, console, database, errors, print_table, problems_explained
 
 if TYPE_CHECKING:
     from app.accounts.service import NewKey
@@ -65,7 +65,7 @@ def list_api_keys(as_json: JsonOption = False) -> None:
         table = Table(*(rows[0] if rows else ["no keys yet: lethe keys create --scope owner"]))
         for row in rows:
             table.add_row(*row.values())
-        console.print(table)
+        print_table(table)
 
 
 @app.command("revoke")

@@ -13,7 +13,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.support import Exit, JsonOption, client_for, console, errors, give_up, problems_explained, show
+from app.cli.support import (
+    Exit,
+    JsonOption,
+    client_for,
+    console,
+    errors,
+    give_up,
+    print_table,
+    problems_explained,
+    show,
+)  # fmt: skip
 from app.client.types import State as StateName
 
 if TYPE_CHECKING:
@@ -187,7 +197,7 @@ def show_request(answer: Status | Accepted, as_json: bool) -> None:
     for field in fields.split():
         if found.get(field) not in (None, ""):
             about.add_row(field.replace("_", " "), str(found[field]))
-    console.print(about)
+    print_table(about)
     if found.get("scores"):
         scores = Table("metric", "value", "95 % interval", "n", "threshold", "")
         for s in found["scores"]:
@@ -195,4 +205,4 @@ def show_request(answer: Status | Accepted, as_json: bool) -> None:
             verdict = {True: "passed", False: "failed", None: s["reason"] or ""}[s["passed"]]
             value, threshold = (f"{x:.4g}" if x is not None else "" for x in (s["value"], s["threshold"]))
             scores.add_row(s["metric"], value, interval, str(s["n"]), threshold, verdict)
-        console.print(scores)
+        print_table(scores)

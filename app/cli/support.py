@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.client import ApiError, Client
     from app.kit.errors import LetheError
 
+_UNCUT = 1000
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -108,7 +109,12 @@ def show(found: object, as_json: bool, rows: Sequence[Mapping[str, object]], emp
     table = Table(*rows[0])
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
-    console.print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """Print a table, as wide as it is where no terminal cuts it: an id in a file or a pipe stays whole."""
+    (console if console.is_terminal else Console(highlight=False, width=_UNCUT)).print(table)
 
 
 def use_running_stack() -> None:

@@ -158,7 +158,9 @@ def registry(
 @router.post("/dashboard/registry/rollback")
 def rollback(form: OperatorsForm, session: SessionDep, settings: SettingsDep) -> Response:
     """Serve an earlier generation's experts again, as far as today's requests allow it."""
-    wanted = RawBody({"generation": form.text("generation")}, []).validated(Rollback)
+    given = form.text("generation")
+    number = int(given) if given.isascii() and given.isdecimal() else given
+    wanted = RawBody({"generation": number}, []).validated(Rollback)
     roll_back(RegistryService(session, settings), form.visitor.principal, wanted.generation)
     return see_other("/dashboard/registry")
 

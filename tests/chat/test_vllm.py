@@ -124,7 +124,7 @@ def test_live_only_when_every_server_has_the_expert(
     tmp_path: Path,
     there: MLLM,
 ) -> None:
-    assert checks(client) == dict.fromkeys(("database", "redis", "engine", "registry"), "ok")
+    assert checks(client) == dict.fromkeys(("database", "schema", "redis", "engine", "registry"), "ok")
     before = client.post("/chat", json=OTHER, headers=operator_key).json()["message"]
 
     registry = Registry(client, sessions, chat_settings)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from app.audit.service import AuditService
 from app.audit.signing import CHECKPOINT, Signer
 from app.cli import app
+from app.cli.support import Exit
 from app.db.models import ApiKey, AuditEvent, Evidence, RemovalRequest, VerificationExample
 from app.db.session import SessionFactory
 from app.kit.canonical import sha256_hex
@@ -94,9 +95,9 @@ class TestApiKeys:
         old = answer("keys", "create", "--scope", "owner")
         answer("keys", "rotate", old["id"])
         refused = lethe("keys", "rotate", old["id"])
-        assert refused.exit_code == 1
+        assert refused.exit_code == Exit.CONFLICT
         assert "lethe keys create" in refused.stderr
-        assert lethe("keys", "rotate", "key_none").exit_code == 1
+        assert lethe("keys", "rotate", "key_none").exit_code == Exit.NOT_FOUND
 
 
 class TestEvidence:

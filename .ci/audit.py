@@ -25,6 +25,8 @@ ACCEPTED = {
         "B615",
         "model = AutoModelForImageTextToText.from_pretrained(where, dtype=kind, use_safetensors=True)",
     ): ("the operator's own choice of model; its fingerprint is compared, and only safetensors load"),
+    ("B105", '"return_token_ids": True,'): "a switch of vLLM's, no password",
+    ("B105", 'body |= {"prompt_logprobs": 0, "return_token_ids": True}'): "the same",
     ("B615", "processor: Any = AutoProcessor.from_pretrained(where)"): "the same model's",
     ("B615", "alone: CLIPVisionModel = CLIPVisionModel.from_pretrained(source, dtype=torch.float32)"): (
         "a directory that the training of the demo model has just written"

@@ -18,12 +18,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     LlavaProcessor,
+    LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteriaList,
 )
 
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, UnsupportedModelError
 from app.lumoe.fingerprint import fingerprint_of
+from app.lumoe.sampling import Drawing, Sampling
 from app.lumoe.sources import where_is
 from app.lumoe.steering import Cancelled, RowWatcher, TokenSink
 from app.lumoe.types import Conversation, Generation, pictures_of
@@ -205,13 +207,36 @@ class MLLM:
         """Return the tokens that the model reads before it answers, one per patch of a picture."""
         return self._encode_rows([conversation], None).ids[0]
 
+    def prompt(self, conversation: Conversation) -> tuple[list[int], tuple[Tensor, ...]]:
+        """Return `prompt_ids` and the pictures' tokens, one tensor (t, hidden) per picture, for `read`."""
+        rows = self._encode_rows([conversation], None)
+        return rows.ids[0], rows.image_tokens
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills a shorter row of a batch."""
+        return self._pad_id
+
+    @torch.inference_mode()
+    def read(
+        self, ids: Tensor, mask: Tensor, *, image_tokens: Sequence[Tensor] = (), past: Any = None
+    ) -> Any:
+        """Read left-padded rows `ids` (b, t) behind what the cache `past` holds, with the active adapters.
+
+        `mask` (b, past + t) is 0 where a row is padded. Returns the model's output: `logits` (b, 1, vocab) of
+        the last position, and `past_key_values`, which `past` becomes.
+        """
+        return self._pass(
+            ids, mask, image_tokens=image_tokens, past_key_values=past, use_cache=True, logits_to_keep=1
+        )
+
     @torch.inference_mode()
     def prompt_loglik(self, conversation: Conversation) -> list[float]:
         """Return the log-likelihood in nats of each of `prompt_ids` but the first, given those before it."""
         rows = self._encode_rows([conversation], None)
         ids = torch.tensor(rows.ids[0], device=self.device)
         logits = self._pass(
-            [rows.ids[0]], torch.ones(1, len(ids), dtype=torch.long), image_tokens=rows.image_tokens
+            ids[None], torch.ones(1, len(ids), dtype=torch.long), image_tokens=rows.image_tokens
         ).logits[0, :-1]  # (t - 1, vocab)
         values: list[float] = logits.float().log_softmax(-1).gather(-1, ids[1:, None])[:, 0].tolist()
         return values
@@ -311,7 +336,7 @@ class MLLM:
         width = max(len(row) for row in prompts.ids)
         ids = [[self._pad_id] * (width - len(row)) + row for row in prompts.ids]
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts.ids])
-        output = self._pass(ids, mask, image_tokens=prompts.image_tokens, use_cache=True)
+        output = self._pass(torch.tensor(ids), mask, image_tokens=prompts.image_tokens, use_cache=True)
         chosen = torch.tensor(owner, device=self.device)
         first = output.logits[:, -1].float().log_softmax(-1)[chosen]  # (rows, vocab)
         longest = max(len(answer) for answer in answers)
@@ -323,21 +348,19 @@ class MLLM:
             cache = output.past_key_values
             cache.batch_select_indices(chosen)
             after = torch.cat([mask.to(self.device)[chosen], real[:, :-1]], 1)
-            logits = self._pass(padded[:, :-1].tolist(), after, past_key_values=cache, use_cache=True).logits
+            logits = self._pass(padded[:, :-1], after, past_key_values=cache, use_cache=True).logits
             scores = logits.float().log_softmax(-1).gather(-1, padded[:, 1:].unsqueeze(-1)).squeeze(-1)
             total = total + (scores * real[:, 1:]).sum(-1)
         values: list[float] = total.tolist()
         return values
 
-    def _pass(
-        self, ids: list[list[int]], mask: Tensor, *, image_tokens: Sequence[Tensor] = (), **more: Any
-    ) -> Any:
+    def _pass(self, ids: Tensor, mask: Tensor, *, image_tokens: Sequence[Tensor] = (), **more: Any) -> Any:
         """Run the model over left-padded rows; `mask` (b, past + t) also covers what a cache holds."""
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -len(ids[0]) :]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if image_tokens:
             more["mm_encoder_outputs"] = self.vision.as_model_input(image_tokens)
         return self.model(
-            input_ids=torch.tensor(ids, device=self.device),
+            input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
             position_ids=positions.to(self.device),
             **more,
@@ -353,11 +376,13 @@ class MLLM:
         max_new_tokens: int = 64,
         lookahead: int = 0,
         sink: TokenSink | None = None,
+        samplings: Sequence[Sampling] = (),
     ) -> list[Generation]:
-        """Answer greedily, all rows in one left-padded batch, with the adapters that are active now.
+        """Answer all rows in one left-padded batch, with the adapters that are active now.
 
-        Up to `lookahead` more tokens are written, as far as the context has room. `sink` sees every token as
-        it is chosen and may end a row by returning false.
+        Greedily, unless `samplings` has another way for a row. Up to `lookahead` more tokens are written, as
+        far as the context has room. `sink` sees every token as it is chosen and may end a row by returning
+        false.
         Raises `ConversationTooLongError`.
         """
         if not conversations:
@@ -375,6 +400,7 @@ class MLLM:
         extra = (
             {"mm_encoder_outputs": self.vision.as_model_input(rows.image_tokens)} if rows.image_tokens else {}
         )
+        drawn = any(not sampling.greedy for sampling in samplings)
         watcher = RowWatcher(len(rows.ids), self.eos_ids, sink)
         output = self.model.generate(
             input_ids=ids,
@@ -385,6 +411,7 @@ class MLLM:
             pad_token_id=self._pad_id,
             streamer=watcher if sink is not None else None,
             stopping_criteria=StoppingCriteriaList([Cancelled(watcher)]) if sink is not None else None,
+            logits_processor=LogitsProcessorList([Drawing(samplings)]) if drawn else None,
             **extra,
         )
         return [

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     body_seconds: float = Field(default=20, gt=0)
     unread_seconds: float = Field(default=30, gt=0)
 
+    expert_slots: int = Field(default=256, ge=1)
+    max_batch: int = Field(default=16, ge=1)
+    max_waiting: int = Field(default=256, ge=1)
+    chat_timeout_seconds: float = Field(default=120, gt=0)
+
     max_attempts: int = Field(default=3, ge=1)
     lease_seconds: float = Field(default=30, gt=0)
     replica_lease_seconds: float = Field(default=15, gt=0)

@@ -23,7 +23,7 @@ from app.chat.service import ChatEngine, explained, response_of, served_name
 from app.db.session import SessionFactory
 from app.kit.pictures import decode_own
 from app.lumoe.attacks.reported import ATTACKS, Attack, Material
-from app.lumoe.engines.local import EngineBusyError, EngineStoppedError
+from app.lumoe.engines.queued import AnswerTimeoutError, EngineBusyError, EngineStoppedError
 from app.lumoe.errors import ConversationTooLongError
 from app.lumoe.gate.threshold import WEAK_RATIO
 from app.lumoe.probes import attributes, fact_probes, general_probes, identity_probes
@@ -119,15 +119,22 @@ class CompareService:
         Raises:
             ConversationTooLong: 422, there is no room for an answer.
             EngineBusy: 503, this replica answers nobody at the moment.
+            AnswerTimeout: 504, it took too long.
         """
         if not self._engine.ready:
             raise EngineBusy("Not answered: this replica has not loaded its experts yet.")
+        ask, asker = self._engine.local.answer, self._principal.key_id
         try:
             served, base = await asyncio.gather(
-                self._engine.local.answer(conversation, max_new_tokens=max_tokens),
-                self._engine.local.answer(conversation, max_new_tokens=max_tokens, bare=True),
+                ask(conversation, max_new_tokens=max_tokens, asker=asker),
+                ask(conversation, max_new_tokens=max_tokens, asker=asker, bare=True),
             )
-        except (ConversationTooLongError, EngineBusyError, EngineStoppedError) as error:
+        except (
+            ConversationTooLongError,
+            EngineBusyError,
+            EngineStoppedError,
+            AnswerTimeoutError,
+        ) as error:
             raise explained(error) from None
         shown = served.text == base.text or await run_in_threadpool(self._may_see, concerned(served))
         return Comparison(

@@ -10,6 +10,7 @@ from app.api.deps import SettingsDep, require
 from app.api.problems import responses
 from app.chat.compare import CompareService, gate_scores
 from app.chat.errors import (
+    AnswerTimeout,
     AttackNotPossible,
     ConversationTooLong,
     EngineBusy,
@@ -34,7 +35,7 @@ Operators = Annotated[Principal, _OPERATORS]
     summary="Before and after",
     responses=responses(
         InvalidConversation, ConversationTooLong, PictureInvalid, PictureTooLarge, PictureTooManyPixels,
-        EngineBusy,
+        EngineBusy, AnswerTimeout,
     ),
 )  # fmt: skip
 async def compare(
@@ -58,7 +59,9 @@ def list_attacks() -> list[AttackView]:
 @router.post(
     "/chat/attacks",
     summary="Try an attack",
-    responses=responses(RequestNotFound, UnknownAttack, AttackNotPossible, EvidenceGone, EngineBusy),
+    responses=responses(
+        RequestNotFound, UnknownAttack, AttackNotPossible, EvidenceGone, EngineBusy, AnswerTimeout
+    ),
 )
 async def try_attack(
     request: Request, settings: SettingsDep, principal: Operators, body: AttackRequest

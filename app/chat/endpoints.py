@@ -15,7 +15,13 @@ from app.api.deps import SettingsDep, require
 from app.api.described import inline_schema
 from app.api.problems import responses
 from app.chat.compare_endpoints import router as compare_router
-from app.chat.errors import ConversationTooLong, EngineBusy, EngineUnavailable, InvalidConversation
+from app.chat.errors import (
+    AnswerTimeout,
+    ConversationTooLong,
+    EngineBusy,
+    EngineUnavailable,
+    InvalidConversation,
+)
 from app.chat.frames import answer_stream, unless_gone
 from app.chat.schemas import MAX_NEW_TOKENS, ChatMessage, ChatRequest, ChatResponse
 from app.chat.service import ChatEngine, ChatService, conversation_of, with_files
@@ -69,6 +75,7 @@ _BODY = {
             UnsupportedMediaType,
             EngineBusy,
             EngineUnavailable,
+            AnswerTimeout,
         ),
     },
     openapi_extra={"requestBody": _BODY},
@@ -86,7 +93,7 @@ async def chat(
     """
     asked, conversation = await _read(request, settings)
     engine = cast("ChatEngine", request.app.state.engine)
-    service = ChatService(engine, show_routing="operator" in principal.scopes)
+    service = ChatService(engine, show_routing="operator" in principal.scopes, asker=principal.key_id)
     if asked.stream:
         events = service.stream(conversation, asked.max_tokens)
         return await answer_stream(request, events, _frame, lambda error: {"error": error.problem()})

@@ -30,6 +30,15 @@ class EngineBusy(ServiceUnavailable):
         super().__init__(detail, headers={"Retry-After": "2"})
 
 
+class AnswerTimeout(Problem):
+    """The answer was not complete within `LETHE_CHAT_TIMEOUT_SECONDS`."""
+
+    STATUS = 504
+    TYPE = "answer-timeout"
+    TITLE = "The answer took too long"
+    HINT = "Ask again later, or for fewer tokens."
+
+
 class EngineUnavailable(ServiceUnavailable):
     """Nobody can write the answer now; what was forgotten is not told in its place."""
 

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from app.lumoe.engines.fleet import Fleet
 from app.lumoe.types import Answer
 
-Outcome = Literal["answered", "cancelled", "too_long", "busy", "failed"]
-OUTCOMES: tuple[Outcome, ...] = ("answered", "cancelled", "too_long", "busy", "failed")
+Outcome = Literal["answered", "cancelled", "too_long", "busy", "timeout", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("answered", "cancelled", "too_long", "busy", "timeout", "failed")
 DECISIONS = ("base", "watched", "claimed")
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from app.chat.errors import ConversationTooLong, EngineBusy, EngineUnavailable, InvalidConversation
+from app.chat.errors import (
+    AnswerTimeout,
+    ConversationTooLong,
+    EngineBusy,
+    EngineUnavailable,
+    InvalidConversation,
+)
 from app.chat.interim import InterimLoader
 from app.chat.metrics import ChatMetrics, Outcome
 from app.chat.pace import Pace, Refusals, uniform
@@ -35,7 +41,8 @@ from app.kit.logging import get_logger
 from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
 from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
-from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
+from app.lumoe.engines.local import LocalEngine
+from app.lumoe.engines.queued import AnswerTimeoutError, EngineBusyError, EngineStoppedError, QueuedEngine
 from app.lumoe.engines.replica import ReplicaError, WrongModelError
 from app.lumoe.engines.vllm import VllmEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
@@ -43,7 +50,9 @@ from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
+from app.lumoe.sampling import GREEDY, Sampling
 from app.lumoe.types import Answer, Conversation, Message
+from app.lumoe.writers import bank_of
 from app.registry.replica import ReplicaAgent
 from app.registry.service import ExpertRow, InterimRow
 from app.settings import Settings
@@ -91,11 +100,7 @@ class ChatEngine:
         self.counted = ChatMetrics()
         self.pace = Pace()
         self.fleet = fleet
-        self.local = (
-            VllmEngine(Router.build(mllm, writer=fleet), fleet)
-            if fleet is not None
-            else LocalEngine(Router.build(mllm))
-        )
+        self.local = _engine_of(settings, mllm, fleet)
         self._loader = ExpertLoader(settings)
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
@@ -211,6 +216,14 @@ class ChatEngine:
         return self.counted.registry
 
 
+def _engine_of(settings: Settings, mllm: MLLM, fleet: Fleet | None) -> QueuedEngine:
+    most, seconds = settings.max_waiting, settings.chat_timeout_seconds
+    if fleet is not None:
+        return VllmEngine(Router.build(mllm, writer=fleet), fleet, max_waiting=most, timeout=seconds)
+    bank_of(mllm).limit(settings.expert_slots)
+    return LocalEngine(Router.build(mllm), max_batch=settings.max_batch, max_waiting=most, timeout=seconds)
+
+
 def served_name(engine: ChatEngine) -> str:
     """Return the name that clients use: `demo`, the hub's id, or the last part of a directory's path."""
     source = engine.mllm.source
@@ -297,24 +310,30 @@ def _message(message: ChatMessage, index: int, files: Sequence[bytes], settings:
 class ChatService:
     """Answers one request at a time for the endpoints."""
 
-    def __init__(self, engine: ChatEngine, *, show_routing: bool) -> None:
+    def __init__(self, engine: ChatEngine, *, show_routing: bool, asker: str = "") -> None:
         self._engine = engine
         self._show_routing = show_routing
+        self._asker = asker
 
     async def stream(
-        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
+        self,
+        conversation: Conversation,
+        max_tokens: int | None,
+        stop: Sequence[str] = (),
+        sampling: Sampling = GREEDY,
     ) -> AsyncGenerator[str | ChatResponse, None]:
         """Yield pieces of text and at last the response.
 
-        `max_tokens` None: as many as fit. The answer ends before the first of `stop`.
-        Raises `ConversationTooLong`, `EngineBusy`, `EngineUnavailable`.
+        `max_tokens` None: as many as fit. The answer ends before the first of `stop`. `sampling` is how the
+        base model chooses its tokens.
+        Raises `ConversationTooLong`, `EngineBusy`, `EngineUnavailable`, `AnswerTimeout`.
         """
         began, counted, first = time.monotonic(), self._engine.counted, True
         outcome: Outcome = "failed"
         try:
             if not self._engine.ready:
                 raise EngineStoppedError("this replica has not loaded its experts yet")
-            async with aclosing(self._written(conversation, max_tokens, stop)) as events:
+            async with aclosing(self._written(conversation, max_tokens, stop, sampling)) as events:
                 async for event in events:
                     if first:
                         first = False
@@ -329,6 +348,9 @@ class ChatService:
         except (EngineBusyError, EngineStoppedError) as error:
             outcome = "busy"
             raise explained(error) from None
+        except AnswerTimeoutError as error:
+            outcome = "timeout"
+            raise explained(error) from None
         except ReplicasUnavailableError as error:
             _log.warning("not answered", error=str(error))
             raise EngineUnavailable("Not answered: no server of the model can be asked.") from None
@@ -339,13 +361,15 @@ class ChatService:
             counted.ended(outcome, time.monotonic() - began)
 
     async def _written(
-        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str]
+        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str], sampling: Sampling
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield what the engine does; refusals all alike, in wording and time. See `app.chat.pace`."""
         began, refusals, pace = time.monotonic(), self._engine.refusals(), self._engine.pace
         first: float | None = None
         held, left = "", False  # text that may become a refusal; whether any has left
-        found = self._engine.local.stream(conversation, max_new_tokens=max_tokens, stop=stop)
+        found = self._engine.local.stream(
+            conversation, max_new_tokens=max_tokens, stop=stop, sampling=sampling, asker=self._asker
+        )
         async with aclosing(found) as events:
             async for event in events:
                 elapsed = time.monotonic() - began
@@ -369,10 +393,14 @@ class ChatService:
                 yield answer
 
     async def answer(
-        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str] = ()
+        self,
+        conversation: Conversation,
+        max_tokens: int | None,
+        stop: Sequence[str] = (),
+        sampling: Sampling = GREEDY,
     ) -> ChatResponse:
         """Return the whole response. Raises as `stream` does."""
-        async with aclosing(self.stream(conversation, max_tokens, stop)) as events:
+        async with aclosing(self.stream(conversation, max_tokens, stop, sampling)) as events:
             async for event in events:
                 if isinstance(event, ChatResponse):
                     return event
@@ -382,8 +410,13 @@ class ChatService:
         return response_of(answer, served_name(self._engine), with_routing=self._show_routing)
 
 
-def explained(error: ConversationTooLongError | EngineBusyError | EngineStoppedError) -> Problem:
+Unanswered = ConversationTooLongError | EngineBusyError | EngineStoppedError | AnswerTimeoutError
+
+
+def explained(error: Unanswered) -> Problem:
     """Return what the caller is told about an answer that did not come."""
+    if isinstance(error, AnswerTimeoutError):
+        return AnswerTimeout(f"Not answered: {error}.")
     if isinstance(error, ConversationTooLongError):
         return ConversationTooLong(
             f"Conversation and answer take {error.tokens} tokens; the limit is {error.limit}."

@@ -25,7 +25,7 @@ from app.lumoe.errors import ExpertCorruptError
 
 _FIRST_CAPACITY = 8
 _KEPT_GATHERED_BYTES = 64 * 2**20
-"""Up to so many bytes an `Activation` keeps the rows' matrices side by side instead of gathering them anew."""
+"""Up to so many bytes an `Activation` keeps the rows' matrices side by side, and gathers them only once."""
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 
@@ -47,6 +47,7 @@ class Slot:
 
     @property
     def index(self) -> int | None:
+        """Its place in the stacks, if it has one."""
         return self._place[0] if self._place else None
 
     @index.setter
@@ -241,6 +242,7 @@ class SlotBank:
 
     def _place(self, slots: Sequence[Slot]) -> bool:
         """Give all of `slots` a place and pin them, or none; the lock is held."""
+        self._reclaim()
         wanted = list(dict.fromkeys(slots))
         for slot in wanted:
             slot.pins += 1

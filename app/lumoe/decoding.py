@@ -81,17 +81,32 @@ class Writing:
         self.draw = None if sampling.greedy else Draw(sampling)
         self.tokens: list[int] = []
         self.reason: Literal["stop", "length", "cancelled"] | None = None
+        self.error: Exception | None = None
+        """What whoever reads along stumbled over."""
+
+    def cancel(self) -> None:
+        """End the row at the next token."""
+        self.reason = self.reason or "cancelled"
 
     def take(self, token: int) -> None:
         """Add a token; `reason` says afterwards whether the row has ended."""
+        if self.reason is not None:
+            return
         if token in self._eos:
             self.reason = "stop"
             return
         self.tokens.append(token)
-        if self._push is not None and not self._push(token):
+        if not self._wanted(token):
             self.reason = "cancelled"
         elif len(self.tokens) >= self._most:
             self.reason = "length"
+
+    def _wanted(self, token: int) -> bool:
+        try:
+            return self._push is None or self._push(token)
+        except Exception as error:
+            self.error = error
+            return False
 
     def generation(self, mllm: MLLM) -> Generation:
         """Return what was written."""
@@ -109,7 +124,7 @@ class Decoding:
         self._penalty = RepetitionPenaltyLogitsProcessor(float(penalty)) if penalty not in (None, 1) else None
         self.rows: list[Writing] = []
         self._mask = torch.zeros(0, 0, dtype=torch.long, device=mllm.device)  # (rows, width)
-        self._cache: DynamicCache | None = None
+        self._cache: Any = None  # Any: transformers types a cache's layers as any kind
         self._last: list[int] = []
         self._activation: Activation | None = None
 
@@ -196,7 +211,7 @@ class Decoding:
         if self._penalty is not None:
             for i, row in enumerate(rows):
                 seen = torch.tensor([row.ids + row.tokens], device=scores.device)
-                scores[i : i + 1] = self._penalty(seen, scores[i : i + 1])  # type: ignore[arg-type]  # LongTensor
+                scores[i : i + 1] = self._penalty(seen, scores[i : i + 1])
         tokens: list[int] = scores.argmax(-1).tolist()
         for i, row in enumerate(rows):
             if row.draw is not None:
@@ -204,9 +219,7 @@ class Decoding:
             row.take(tokens[i])
         return tokens
 
-    def _merge(
-        self, rows: Sequence[Writing], cache: DynamicCache, mask: Tensor, last: Sequence[int]
-    ) -> None:
+    def _merge(self, rows: Sequence[Writing], cache: Any, mask: Tensor, last: Sequence[int]) -> None:
         if self._cache is None or not self.rows:
             self._cache, self._mask = cache, mask
         else:
@@ -232,7 +245,7 @@ class Decoding:
         self._mask = self._mask[chosen]
         empty = int((self._mask.sum(0).cumsum(0) == 0).sum())
         self._mask = self._mask[:, empty:]
-        for layer in self._cache.layers if self._cache is not None else ():
+        for layer in self._cache.layers:
             layer.keys, layer.values = layer.keys[chosen, :, empty:], layer.values[chosen, :, empty:]
         self.rows = [self.rows[i] for i in kept]
         self._last = [self._last[i] for i in kept]

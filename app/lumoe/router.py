@@ -6,7 +6,7 @@ finish on the generation they started with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -18,6 +18,8 @@ from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.parts import parts_of
 from app.lumoe.row import LOOKAHEAD, Row, TextSink
+from app.lumoe.sampling import GREEDY, Sampling
+from app.lumoe.turn import Turn
 from app.lumoe.types import Answer, Conversation, Decision
 from app.lumoe.writers import Held, LocalWriter, Writer
 
@@ -134,48 +136,82 @@ class Router:
         max_new_tokens: int | Sequence[int] = 64,
         force: str | None = None,
         on_text: TextSink | None = None,
+        samplings: Sequence[Sampling] = (),
     ) -> list[Answer]:
         """Answer through the real path: gate, then expert or base model, then guard; all rows in one batch.
 
         `force` answers with that expert whatever the gate says. `on_text` receives the text as it may leave,
-        row by row; the pieces add up to the answer's text.
+        row by row; the pieces add up to the answer's text. `samplings`: how the base model chooses
+        tokens, greedily if nothing is said; experts write greedily.
         Raises `UnknownExpertError`, `ConversationTooLongError`.
         """
         if force is not None and force not in self._slots:
             raise UnknownExpertError(f"expert {force} is not in generation {self.generation}")
-        decisions = [Decision(force) for _ in conversations] if force else self.decide(conversations)
         limits = (
             [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)
         )
-        parts = [
-            self._parts(c, d) if not force else [(c, d)]
-            for c, d in zip(conversations, decisions, strict=True)
-        ]
-        rows = [
-            [self._row(i, c, d, limits[i] // len(part), on_text if len(part) == 1 else None) for c, d in part]
-            for i, part in enumerate(parts)
-        ]
-        self._answer([row for part in rows for row in part])
-        answers = [[row.answer(self.generation) for row in part] for part in rows]
-        whole = [
-            some[0] if len(some) == 1 else _joined(some, d, self.mllm.count_tokens(c))
-            for some, d, c in zip(answers, decisions, conversations, strict=True)
-        ]
-        for i, (some, answer) in enumerate(zip(answers, whole, strict=True)):
-            if on_text is not None and len(some) > 1:
-                on_text(i, answer.text)
-        return whole
+        sinks = [_to_row(i, on_text) for i in range(len(conversations))]
+        turns = self.turns(conversations, limits, sinks, samplings, force=force)
+        while due := [row for turn in turns for row in turn.due()]:
+            self._write(due)
+        return [turn.answer() for turn in turns]
 
-    def _row(self, i: int, c: Conversation, d: Decision, limit: int, on_text: TextSink | None) -> Row:
+    def turns(
+        self,
+        conversations: Sequence[Conversation],
+        limits: Sequence[int],
+        sinks: Sequence[Callable[[str], bool] | None],
+        samplings: Sequence[Sampling] = (),
+        *,
+        force: str | None = None,
+    ) -> list[Turn]:
+        """Decide who answers, in one pass of the gate, and return what is to be written of each conversation.
+
+        `sinks[i]` takes the text of conversation i as it may leave.
+        """
+        decisions = [Decision(force) for _ in conversations] if force else self.decide(conversations)
+        samplings = samplings or [GREEDY] * len(conversations)
+        found = []
+        given = zip(conversations, decisions, limits, sinks, samplings, strict=True)
+        for conversation, decision, limit, sink, sampling in given:
+            parts = [(conversation, decision)] if force else self._parts(conversation, decision)
+            alone = sink if len(parts) == 1 else None
+            rows = [self._row(c, d, limit // len(parts), alone, sampling) for c, d in parts]
+            found.append(
+                Turn(
+                    conversation,
+                    decision,
+                    rows,
+                    interim=frozenset(self.interim),
+                    generation=self.generation,
+                    count_tokens=self.mllm.count_tokens,
+                    on_text=sink,
+                )
+            )
+        return found
+
+    def held(self, row: Row) -> Held | None:
+        """Return the handle of the expert that writes a row next; None for the base model."""
+        return self._slots[row.writer] if row.writer else None
+
+    def _row(
+        self,
+        conversation: Conversation,
+        decision: Decision,
+        limit: int,
+        sink: Callable[[str], bool] | None,
+        sampling: Sampling,
+    ) -> Row:
         return Row(
             self.mllm,
             self.guard,
-            c,
-            d,
+            conversation,
+            decision,
             limit=max(1, limit),
             refusals=self._refusals,
             interim=frozenset(self.interim),
-            sink=(lambda text: on_text(i, text)) if on_text is not None else None,
+            sink=sink,
+            sampling=sampling,
         )
 
     def _parts(self, conversation: Conversation, decision: Decision) -> list[tuple[Conversation, Decision]]:
@@ -202,26 +238,15 @@ class Router:
             return [(conversation, decision)]
         return [((*conversation[:-1], replace(last, text=text)), own) for text, own in found]
 
-    def _answer(self, rows: Sequence[Row]) -> None:
-        """Write all rows in one batch, then those again that somebody else has to write; see `Row`."""
-        for row in rows:  # first: there is nothing to wait for
-            if row.writer in self.interim:
-                row.refuse()
-        self._write([row for row in rows if row.writer not in self.interim])
-        for row in rows:
-            row.keep_list()
-        self._write([row for row in rows if row.turns_to_base() or row.turns_to_expert()])
-
     def _write(self, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
         watched = any(row.watched for row in rows) or len({row.limit for row in rows}) > 1
         generations = self.writer.write(
             [row.conversation for row in rows],
-            [self._slots[row.writer] if row.writer else None for row in rows],
+            [self.held(row) for row in rows],
             max_new_tokens=max(row.limit for row in rows),
             lookahead=LOOKAHEAD,
             sink=(lambda i, token: rows[i].push(token)) if watched else None,
+            samplings=[row.sampling for row in rows],
         )
         for row, generation in zip(rows, generations, strict=True):
             row.finish(generation)
@@ -232,15 +257,5 @@ def _dangles(text: str, decision: Decision) -> bool:
     return decision.expert_id is None and not text.endswith("?")
 
 
-def _joined(answers: Sequence[Answer], decision: Decision, prompt_tokens: int) -> Answer:
-    """Return the answer to a turn that was answered in parts; that it was shows nowhere in its counts."""
-    return replace(
-        answers[0],
-        text=" ".join(answer.text for answer in answers if answer.text),
-        token_ids=tuple(token for answer in answers for token in answer.token_ids),
-        decision=decision,
-        guarded=any(answer.guarded for answer in answers),
-        finish_reason="length" if any(a.finish_reason == "length" for a in answers) else "stop",
-        answered_by=next((a.answered_by for a in answers if a.answered_by is not None), None),
-        prompt_tokens=prompt_tokens,
-    )
+def _to_row(i: int, on_text: TextSink | None) -> Callable[[str], bool] | None:
+    return (lambda text: on_text(i, text)) if on_text is not None else None

@@ -22,6 +22,7 @@ from app.lumoe.enumerations import without_item
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
 from app.lumoe.mllm import MLLM
+from app.lumoe.sampling import GREEDY, Sampling
 from app.lumoe.types import Answer, Conversation, Decision, Generation
 
 TextSink = Callable[[int, str], bool]
@@ -53,8 +54,10 @@ class Row:
         refusals: Mapping[str, Sequence[str]],
         interim: frozenset[str] = frozenset(),
         sink: Callable[[str], bool] | None = None,
+        sampling: Sampling = GREEDY,
     ) -> None:
         self._mllm, self._guard, self._sink = mllm, guard, sink
+        self._sampling = sampling
         self._refusals = refusals
         self._interim = interim
         self.conversation, self.decision, self.limit = conversation, decision, limit
@@ -78,6 +81,11 @@ class Row:
     def watched(self) -> bool:
         """Whether tokens must be looked at one by one: somebody reads along, or it can be cut short."""
         return self._sink is not None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the next tokens are chosen. An expert always writes greedily: drawn words are no refusal."""
+        return self._sampling if self.writer is None else GREEDY
 
     def push(self, token: int) -> bool:
         """Take one more token; false ends this row (caught, full, or the reader is gone)."""

@@ -16,8 +16,8 @@ class Sampling:
     """How one answer's tokens are chosen.
 
     `temperature` 0 is greedy; otherwise softmax(logits / temperature) is sampled, of which only the likeliest
-    tokens that reach `top_p` together are kept (Holtzman et al. 2020, nucleus sampling). The same `seed` gives
-    the same draws; None: another each time.
+    tokens that reach `top_p` together are kept (Holtzman et al. 2020, nucleus sampling). The same `seed`
+    gives the same draws; None: another each time.
     """
 
     temperature: float = 0.0

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from app.lumoe.bank import Slot, SlotBank
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.mllm import MLLM, target_linears
+from app.lumoe.sampling import Sampling
 from app.lumoe.steering import TokenSink
 from app.lumoe.types import Conversation, Generation
 
@@ -38,7 +39,7 @@ class Held(Protocol):
 
 
 class Writer(Protocol):
-    """Writes rows greedily, each with its own expert or with the base model."""
+    """Writes rows, each with its own expert or with the base model."""
 
     def hold(self, experts: Sequence[LoadedExpert]) -> list[Held]:
         """Make `experts` usable and return their handles, in order; all of them or none.
@@ -54,11 +55,12 @@ class Writer(Protocol):
         max_new_tokens: int,
         lookahead: int = 0,
         sink: TokenSink | None = None,
+        samplings: Sequence[Sampling] = (),
     ) -> list[Generation]:
         """Write row i with the expert `held[i]`, or with the base model where that is None.
 
-        As `MLLM.generate`: up to `lookahead` tokens beyond the limit, and `sink` sees every token as it
-        comes and may end a row. Raises `ConversationTooLongError`.
+        As `MLLM.generate`: greedily unless `samplings` says otherwise, up to `lookahead` tokens beyond the
+        limit, and `sink` sees every token as it comes and may end a row. Raises `ConversationTooLongError`.
         """
 
 
@@ -68,6 +70,11 @@ class LocalWriter:
     def __init__(self, mllm: MLLM) -> None:
         self._mllm = mllm
         self._bank = bank_of(mllm)
+
+    @property
+    def bank(self) -> SlotBank:
+        """Where the experts are."""
+        return self._bank
 
     def hold(self, experts: Sequence[LoadedExpert]) -> list[Held]:
         """Copy `experts` into slots; a slot is free again when its handle is gone."""
@@ -81,22 +88,57 @@ class LocalWriter:
         max_new_tokens: int,
         lookahead: int = 0,
         sink: TokenSink | None = None,
+        samplings: Sequence[Sampling] = (),
     ) -> list[Generation]:
-        """Write all rows in one batch; see `Writer.write`."""
-        with self._bank.active([_slot(handle) for handle in held]):
-            return self._mllm.generate(
-                conversations, max_new_tokens=max_new_tokens, lookahead=lookahead, sink=sink
-            )
+        """Write all rows in one batch, or in several if it has more experts than there are slots."""
+        found: list[Generation | None] = [None] * len(conversations)
+        for rows in self._groups(held):
+            with self._bank.active([slot_of(held[i]) for i in rows]):
+                written = self._mllm.generate(
+                    [conversations[i] for i in rows],
+                    max_new_tokens=max_new_tokens,
+                    lookahead=lookahead,
+                    sink=_renumbered(rows, sink),
+                    samplings=[samplings[i] for i in rows] if samplings else (),
+                )
+            for i, generation in zip(rows, written, strict=True):
+                found[i] = generation
+        return [generation for generation in found if generation is not None]
 
     def token_nlls(
         self, conversations: Sequence[Conversation], held: Sequence[Held | None], answers: Sequence[str]
     ) -> list[list[float]]:
-        """Return `MLLM.token_nlls` of row i's answer under the expert `held[i]`; one batch."""
-        with self._bank.active([_slot(handle) for handle in held]):
-            return self._mllm.token_nlls(conversations, answers)
+        """Return `MLLM.token_nlls` of row i's answer under the expert `held[i]`; batches as `write`'s."""
+        found: list[list[float]] = [[] for _ in conversations]
+        for rows in self._groups(held):
+            with self._bank.active([slot_of(held[i]) for i in rows]):
+                values = self._mllm.token_nlls([conversations[i] for i in rows], [answers[i] for i in rows])
+            for i, value in zip(rows, values, strict=True):
+                found[i] = value
+        return found
+
+    def _groups(self, held: Sequence[Held | None]) -> list[list[int]]:
+        """Return the rows of each batch: as many as there are slots for their experts."""
+        most = self._bank.max_slots
+        groups: list[list[int]] = [[]] if held else []
+        used: set[Slot] = set()
+        for i, handle in enumerate(held):
+            slot = slot_of(handle)
+            if slot is not None and slot not in used and most is not None and len(used) >= most:
+                groups.append([])
+                used = set()
+            if slot is not None:
+                used.add(slot)
+            groups[-1].append(i)
+        return groups
 
 
-def _slot(held: Held | None) -> Slot | None:
+def _renumbered(rows: Sequence[int], sink: TokenSink | None) -> TokenSink | None:
+    return (lambda i, token: sink(rows[i], token)) if sink is not None else None
+
+
+def slot_of(held: Held | None) -> Slot | None:
+    """Return the slot that a handle of `LocalWriter` is. Raises `TypeError` for another writer's."""
     if held is not None and not isinstance(held, Slot):
         raise TypeError(f"{held.key} is held by another writer")
     return held

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,61 @@ class TestLoad:
         del first
         gc.collect()
         assert len(bank) == 1
+        with bank.active([second]):
+            pass
         assert bool((bank._stacks[next(iter(bank._stacks))].a[freed] == 0).all())
         assert second.index != freed
+        assert bank.load("c@1", *adapter).index == freed
+
+    def test_pages_the_longest_unused_out_and_in_again(self, tiny: MLLM, tmp_path: Path) -> None:
+        bank = SlotBank(target_linears(tiny.network), max_slots=2)
+        folders = [make_adapter(tiny, tmp_path / str(i), seed=i, rank=(4, 8, 16)[i]) for i in range(3)]
+        slots = [bank.load(str(i), *read_adapter(folder)) for i, folder in enumerate(folders)]
+        assert (bank.resident, len(bank)) == (2, 3)
+        expected = []
+        for slot in slots:
+            with bank.active([slot] * 4):
+                expected.append(tokens(tiny))
+        assert [slot.index is None for slot in slots] == [True, False, False]
+        assert slots[1].waiting is None
+        with bank.active([slots[1], slots[0], None, slots[0]]):
+            mixed = tokens(tiny)
+        assert mixed == [expected[1][0], expected[0][1], mixed[2], expected[0][3]]
+        assert slots[2].index is None
+        assert bank.paged_in == 2
+        with pytest.raises(ValueError, match="3 experts at once, but there are 2 slots"), bank.active(slots):
+            pass
+        del slot
+        slots.clear()
+        gc.collect()
+        assert (bank.resident, len(bank)) == (0, 0)
+        bank.close()
+
+    def test_a_place_in_use_is_not_taken(self, tiny: MLLM, tmp_path: Path) -> None:
+        bank = SlotBank(target_linears(tiny.network), max_slots=1)
+        adapter = read_adapter(make_adapter(tiny, tmp_path, seed=1))
+        first, second = bank.load("a", *adapter), bank.load("b", *adapter)
+        held = bank.activation([first])
+        assert bank.try_activation([second]) is None
+        waiting = threading.Thread(target=lambda: bank.activation([second, None]).close())
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+        held.close()
+        waiting.join(20)
+        assert not waiting.is_alive()
+        assert (first.index, second.index) == (None, 1)
+        bank.close()
+
+    def test_the_limit_is_set_before_anything_is_loaded(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path
+    ) -> None:
+        bank.limit(3)
+        assert bank.max_slots == 3
+        slot = bank.load("a", *read_adapter(make_adapter(tiny, tmp_path, seed=1)))
+        with pytest.raises(RuntimeError, match="holds experts"):
+            bank.limit(4)
+        assert slot.index == 1
 
     def test_grows_and_keeps_what_it_holds(self, tiny: MLLM, bank: SlotBank, tmp_path: Path) -> None:
         small = read_adapter(make_adapter(tiny, tmp_path / "s", seed=1))

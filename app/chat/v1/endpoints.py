@@ -16,6 +16,7 @@ from app.api.described import inline_schema
 from app.api.envelope import envelope, envelope_responses
 from app.api.problems import ALWAYS
 from app.chat.errors import (
+    AnswerTimeout,
     ConversationTooLong,
     EngineBusy,
     EngineUnavailable,
@@ -26,7 +27,7 @@ from app.chat.errors import (
 from app.chat.frames import Event, answer_stream, unless_gone
 from app.chat.schemas import ChatResponse
 from app.chat.service import ChatEngine, ChatService, conversation_of, served_name
-from app.chat.v1.reading import chat_request_of, check_parameters, limit_of, stops_of
+from app.chat.v1.reading import chat_request_of, check_parameters, limit_of, sampling_of, stops_of
 from app.chat.v1.schemas import (
     Choice,
     Completion,
@@ -105,6 +106,7 @@ class Reply:
             UnsupportedMediaType,
             EngineBusy,
             EngineUnavailable,
+            AnswerTimeout,
             *ALWAYS,
         ),
     },
@@ -118,25 +120,27 @@ class Reply:
 async def completions(request: Request, settings: SettingsDep, principal: Caller) -> Response:
     """Answer a conversation with pictures, through the same gate, experts and guard as `/chat`.
 
-    Pictures are data URLs; addresses are never fetched. Decoding is greedy: `temperature` is 0 or left out,
-    and `seed` and `top_p` change nothing. What cannot be honoured is refused by name. `stop` ends the answer
-    after the guard has read it. With `stream` a failure on the way comes as `{"error": ...}` before `[DONE]`.
-    Keys with the scope `operator` find `routing` beside `choices`, in a stream beside the `finish_reason`.
+    Pictures are data URLs; addresses are never fetched. `temperature` is 0 if left out: decoding is greedy,
+    so that an answer which concerns no removal request is the base model's own, every time. With another
+    one, `top_p` and `seed` count, and the guard reads what is drawn; refusals are never drawn. What cannot be
+    honoured is refused by name. `stop` ends the answer after the guard has read it. With `stream` a failure
+    on the way comes as `{"error": ...}` before `[DONE]`. Keys with the scope `operator` find `routing` beside
+    `choices`, in a stream beside the `finish_reason`.
     """
     asked = await _read(request)
     engine = cast("ChatEngine", request.app.state.engine)
     if asked.model != served_name(engine):
         raise ModelNotFound("The model does not exist here.", extra={"param": "model"})
     check_parameters(asked)
-    limit, stops = limit_of(asked), stops_of(asked)
+    limit, stops, sampling = limit_of(asked), stops_of(asked), sampling_of(asked)
     conversation = await run_in_threadpool(conversation_of, chat_request_of(asked), settings)
-    service = ChatService(engine, show_routing="operator" in principal.scopes)
+    service = ChatService(engine, show_routing="operator" in principal.scopes, asker=principal.key_id)
     options = asked.stream_options
     reply = Reply(engine, include_usage=options is not None and options.include_usage)
     if asked.stream:
-        events = service.stream(conversation, limit, stops)
+        events = service.stream(conversation, limit, stops, sampling)
         return await answer_stream(request, events, reply.frames, envelope)
-    answer = await unless_gone(request, service.answer(conversation, limit, stops))
+    answer = await unless_gone(request, service.answer(conversation, limit, stops, sampling))
     found = reply.whole(answer)
     hidden = {"routing"} if found.routing is None else None
     return Response(found.model_dump_json(exclude=hidden), media_type="application/json")

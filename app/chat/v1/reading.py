@@ -11,12 +11,13 @@ from typing import Any
 from app.chat.errors import InvalidConversation, UnsupportedParameter
 from app.chat.schemas import ChatMessage, ChatRequest, ImagePart, ImageUrl, Part, TextPart
 from app.chat.v1.schemas import CompletionMessage, CompletionRequest
+from app.lumoe.sampling import Sampling
 
 _PROBABILITIES = (
     "Probabilities of tokens are not given out: they would tell what the output guard takes out of an answer."
 )
 _TOOLS = "This model calls no tools."
-_PENALTIES = "Decoding is greedy, without penalties or biases."
+_PENALTIES = "Tokens are chosen without penalties and biases."
 
 UNUSED = frozenset(
     {"metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
@@ -53,17 +54,10 @@ _UNSAID = frozenset({"refusal", "annotations", "audio", "function_call", "tool_c
 
 def check_parameters(asked: CompletionRequest) -> None:
     """Raise `UnsupportedParameter` for the first thing that cannot be honoured."""
-    if asked.temperature:
-        raise UnsupportedParameter(
-            "temperature",
-            f"A temperature of {asked.temperature:g} is not supported: decoding is greedy, so that an "
-            "answer that concerns no removal request is the base model's own, every time.",
-            "Leave `temperature` out, or set it to 0.",
-        )
     if asked.n is not None and asked.n != 1:
         raise UnsupportedParameter(
             "n",
-            f"{asked.n} answers are not supported: they would all be the same.",
+            f"{asked.n} answers are not supported: one conversation has one answer.",
             "Leave `n` out, or set it to 1.",
         )
     for name, value in (asked.model_extra or {}).items():
@@ -84,6 +78,15 @@ def limit_of(asked: CompletionRequest) -> int | None:
             "max_tokens", "`max_tokens` and `max_completion_tokens` differ.", "Send one of them."
         )
     return new if new is not None else old
+
+
+def sampling_of(asked: CompletionRequest) -> Sampling:
+    """Return how tokens are chosen: greedily if nothing is said."""
+    return Sampling(
+        temperature=asked.temperature or 0.0,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        seed=asked.seed,
+    )
 
 
 def stops_of(asked: CompletionRequest) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class StreamOptions(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """A conversation to be answered. Decoding is greedy; other parameters are refused by name, or unused."""
+    """A conversation to be answered. Parameters that do not exist here are refused by name, or unused."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -41,10 +41,12 @@ class CompletionRequest(BaseModel):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2, description="Only 0, which is the default.")
-    top_p: float | None = Field(default=None, gt=0, le=1, description="No effect on greedy decoding.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0, the default, is greedy.")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="Without effect at temperature 0.")
     n: int | None = Field(default=None, ge=1, description="Only 1.")
-    seed: int | None = Field(default=None, description="No effect: the same question has the same answer.")
+    seed: int | None = Field(
+        default=None, ge=-(2**63), lt=2**63, description="The same seed draws the same tokens."
+    )
 
 
 class CompletionAnswer(BaseModel):

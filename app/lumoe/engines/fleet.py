@@ -31,6 +31,7 @@ from app.lumoe.engines.replica import (
 from app.lumoe.errors import ConversationTooLongError, LumoeError
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.mllm import MLLM
+from app.lumoe.sampling import GREEDY, Sampling
 from app.lumoe.steering import TokenSink
 from app.lumoe.types import Conversation, Generation
 from app.lumoe.writers import Held
@@ -264,6 +265,7 @@ class Fleet:
         max_new_tokens: int,
         lookahead: int = 0,
         sink: TokenSink | None = None,
+        samplings: Sequence[Sampling] = (),
     ) -> list[Generation]:
         """Write every row on whichever replica has the least to do, all at once; see `Writer.write`.
 
@@ -284,7 +286,7 @@ class Fleet:
             body = {
                 "messages": chat_messages(self._mllm, conversations[i]),
                 "max_tokens": max(max_new_tokens, min(max_new_tokens + lookahead, room)),
-                "temperature": 0,
+                **_choice(samplings[i] if samplings else GREEDY),
                 "repetition_penalty": self._penalty,
                 "presence_penalty": 0,
                 "frequency_penalty": 0,
@@ -339,6 +341,14 @@ class Fleet:
         finally:
             with self._lock:
                 replica.in_flight -= 1
+
+
+def _choice(sampling: Sampling) -> dict[str, Any]:
+    """Return how vLLM is to choose tokens; seeded, so that another replica can go on."""
+    if sampling.greedy:
+        return {"temperature": 0}
+    seeded = sampling.seeded()
+    return {"temperature": seeded.temperature, "top_p": seeded.top_p, "seed": seeded.seed}
 
 
 def _listed(client: ReplicaClient) -> dict[str, str | None]:

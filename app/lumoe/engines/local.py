@@ -1,71 +1,54 @@
-"""The engine in this process: one thread owns the model, requests that wait together are answered together.
-
-The event loop never computes. A request is answered by the router that is current when its batch starts.
-"""
+"""The engine in this process: one thread owns the model; conversations join its running batch."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from app.lumoe.errors import ConversationTooLongError, LumoeError
+from app.kit.logging import get_logger
+from app.lumoe.decoding import Decoding, Writing
+from app.lumoe.engines.queued import MAX_BATCH, MAX_WAITING, Job, QueuedEngine
 from app.lumoe.router import Router
-from app.lumoe.stops import StopFilter
-from app.lumoe.types import Answer, Conversation
+from app.lumoe.row import LOOKAHEAD, Row
+from app.lumoe.turn import Turn
+from app.lumoe.writers import LocalWriter, slot_of
 
-MOST_NEW_TOKENS = 512
-"""What an answer may have at most where the asker sets no limit. With more, conversations of different
-lengths would not fit into one batch in a small context."""
-
-_MAX_BATCH = 16
-_MAX_WAITING = 256
+_SLOT_SECONDS = 0.001
+_log = get_logger("engine")
 
 
-class EngineBusyError(LumoeError):
-    """More requests wait than the queue holds; try again later."""
+@dataclass(slots=True, eq=False)
+class _Task:
+    """A job that is being answered: its turn, and its rows that are being written."""
+
+    job: Job
+    turn: Turn
+    router: Router
+    rows: list[_Going]
 
 
-class EngineStoppedError(LumoeError):
-    """The engine is shutting down."""
+@dataclass(slots=True, eq=False)
+class _Going:
+    """A row on its way through the model."""
+
+    task: _Task
+    row: Row
+    writing: Writing
 
 
-@dataclass(slots=True)
-class _Job:
-    conversation: Conversation
-    max_new_tokens: int | None
-    stops: StopFilter
-    bare: bool
-    loop: asyncio.AbstractEventLoop
-    events: asyncio.Queue[str | Answer | Exception] = field(default_factory=asyncio.Queue)
-    cancelled: bool = False
-    taken: int = 0  # characters that have come, in whichever try
-    position: int = 0  # characters that have come in this try
+class LocalEngine(QueuedEngine):
+    """Answers with the model in this process; see `QueuedEngine`.
 
-    def release(self, text: str) -> bool:
-        """Pass on what is new of `text`; false when nobody wants more."""
-        fresh = text[max(0, self.taken - self.position) :]
-        self.position += len(text)
-        self.taken = max(self.taken, self.position)
-        if piece := self.stops.feed(fresh):
-            self.emit(piece)
-        return not (self.cancelled or self.stops.hit)
+    A conversation that arrives while others are being written joins them at the next token, if the model
+    allows it (`Decoding.possible`), with the router that is current then. Otherwise those that wait together
+    are answered together, batch after batch.
 
-    def emit(self, event: str | Answer | Exception) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the asker's event loop has ended; nobody is listening
-            self.cancelled = True
-
-
-class LocalEngine:
-    """Answers conversations with the current router; `swap` changes it between two batches.
-
-    `threads` batches run at once, of up to `largest_batch` conversations. One thread for a model in this
-    process, which computes no faster for more.
+    Args:
+        router: the first one; its writer must be a `LocalWriter`.
+        wait_seconds: how long the first of a batch waits for company.
+        max_batch: how many conversations are answered at once.
+        max_waiting, timeout: see `QueuedEngine`.
     """
 
     def __init__(
@@ -73,172 +56,162 @@ class LocalEngine:
         router: Router,
         *,
         wait_seconds: float = 0.002,
-        threads: int = 1,
-        largest_batch: int = _MAX_BATCH,
+        max_batch: int = MAX_BATCH,
+        max_waiting: int = MAX_WAITING,
+        timeout: float | None = None,
     ) -> None:
-        self._router = router
-        self._bare: Router | None = None
+        if not isinstance(router.writer, LocalWriter):
+            raise TypeError("the router's writer is not the model in this process")
         self._wait = wait_seconds
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(_MAX_WAITING)
-        self._largest = largest_batch
-        self._stopped = False
-        self.on_batch: Callable[[int], None] = lambda _: None
-        """Told how many conversations are answered together, before they are."""
-        self._threads = [
-            threading.Thread(target=self._run, name=f"lethe-engine-{i}", daemon=True) for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def router(self) -> Router:
-        """The router that the next batch will use."""
-        return self._router
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a batch."""
-        return self._jobs.qsize()
-
-    def swap(self, router: Router) -> None:
-        """Serve `router` from the next batch on; batches that run finish on the old one."""
-        self._router = router
-
-    def close(self) -> None:
-        """Finish what is running, refuse what waits, end the threads."""
-        self._stopped = True
-        for _ in self._threads:
-            self._jobs.put(None)
-        deadline = time.monotonic() + 60
-        for thread in self._threads:
-            thread.join(timeout=max(0.0, deadline - time.monotonic()))
-
-    async def answer(
-        self,
-        conversation: Conversation,
-        *,
-        max_new_tokens: int | None,
-        stop: Sequence[str] = (),
-        bare: bool = False,
-    ) -> Answer:
-        """Return the whole answer. Raises as `stream` does."""
-        async for event in self.stream(conversation, max_new_tokens=max_new_tokens, stop=stop, bare=bare):
-            if isinstance(event, Answer):
-                return event
-        raise EngineStoppedError("the engine ended without an answer")
-
-    async def stream(
-        self,
-        conversation: Conversation,
-        *,
-        max_new_tokens: int | None,
-        stop: Sequence[str] = (),
-        bare: bool = False,
-    ) -> AsyncGenerator[str | Answer, None]:
-        """Yield pieces of text as the guard releases them, and at last the whole `Answer`.
-
-        The pieces add up to the answer's text, and its `token_ids` are those of that text, also of a fixed
-        refusal. `max_new_tokens` None: as many as the context has room for, at most `MOST_NEW_TOKENS`.
-        What the guard has released ends before the first of `stop`; so no stop string can cut a name in two
-        before the guard has read it. `bare`: the base model answers, without gate, experts and guard; never
-        for anybody who may not know who is on the list.
-
-        Leaving the iteration cancels the row. Raises `EngineBusyError`, `EngineStoppedError`,
-        `ConversationTooLongError`.
-        """
-        if self._stopped:
-            raise EngineStoppedError("the engine is shutting down")
-        job = _Job(conversation, max_new_tokens, StopFilter(stop), bare, asyncio.get_running_loop())
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise EngineBusyError(f"{_MAX_WAITING} requests are waiting already") from None
-        try:
-            while True:
-                event = await job.events.get()
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-                if isinstance(event, Answer):
-                    return
-        finally:
-            job.cancelled = True
+        self._most = max_batch
+        self._joining = Decoding.possible(router.mllm)
+        self._decoding = Decoding(router.mllm, router.writer.bank)
+        self._tasks: list[_Task] = []
+        self._left: list[_Going] = []  # rows whose experts have no slot yet
+        super().__init__(router, max_waiting=max_waiting, timeout=timeout)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if self._stopped:
-                job.emit(EngineStoppedError("the engine is shutting down"))
+        while not (self._stopped and not self._tasks):
+            fresh = self._take()
+            if not self._joining:
+                if fresh:
+                    self.on_batch(len(fresh))
+                for bare in (False, True):
+                    self._answer_together([job for job in fresh if job.bare is bare])
                 continue
-            batch = [job, *self._collect()]
-            for bare in (False, True):
-                self._answer([waiting for waiting in batch if waiting.bare is bare and not waiting.cancelled])
-
-    def _collect(self) -> list[_Job]:
-        """Take what waits, and what arrives within the wait bound, up to a full batch."""
-        found: list[_Job] = []
-        while len(found) < self._largest - 1:
             try:
-                job = self._jobs.get(timeout=self._wait)
-            except queue.Empty:
-                break
+                for bare in (False, True):
+                    self._begin([job for job in fresh if job.bare is bare])
+                if self._left:
+                    self._join()
+                self._decoding.step()
+                self._settle()
+                if self._left and not self._decoding.rows:
+                    time.sleep(_SLOT_SECONDS)  # somebody beside this engine uses the slots
+            except Exception as error:  # of the whole batch: nobody knows what the cache holds
+                self._fail(error)
+
+    def _take(self) -> list[Job]:
+        """Return the jobs that may begin: those that wait, and if nothing runs, those of the next moment."""
+        idle = not self._tasks
+        first = self._jobs.get(timeout=None if idle else 0.0) if len(self._tasks) < self._most else None
+        if first is None:
+            return []
+        found = [first]
+        deadline = time.monotonic() + (self._wait if idle else 0.0)
+        while len(found) + len(self._tasks) < self._most:
+            job = self._jobs.get(timeout=max(0.0, deadline - time.monotonic()))
             if job is None:
-                self._jobs.put(None)  # for the loop to find
                 break
             found.append(job)
-        self.on_batch(len(found) + 1)
-        return found
+        for job in found:
+            job.begun = True
+        return [job for job in found if not job.cancelled]
 
-    def _answer(self, jobs: list[_Job]) -> None:
-        """Answer a batch; if it fails as a whole, row by row, so that one bad row hurts nobody else."""
+    # -- joining -----------------------------------------------------------------------------------
+
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        """Decide about new jobs and have their first rows written, all in one pass each."""
         if not jobs:
             return
-        router = self._unprotected() if jobs[0].bare else self._router
-        try:
-            answers = router.answer(
-                [job.conversation for job in jobs],
-                max_new_tokens=[_limit(job, router) for job in jobs],
-                on_text=lambda row, text: jobs[row].release(text),
-            )
-            answers = [_as_sent(job, answer, router) for job, answer in zip(jobs, answers, strict=True)]
-        except ConversationTooLongError as error:
-            self._answer_alone(jobs, error)
-        except Exception as error:
-            for job in jobs:
+        router = self._router_for(jobs[0])
+        able: list[tuple[Job, int]] = []
+        for job in jobs:
+            try:
+                able.append((job, job.limit(router)))
+            except Exception as error:
                 job.emit(error)
-        else:
-            for job, answer in zip(jobs, answers, strict=True):
-                job.emit(answer)
+        try:
+            router.mllm.features([job.conversation for job, _ in able])  # all pictures at once, then cached
+            turns = router.turns(
+                [job.conversation for job, _ in able],
+                [limit for _, limit in able],
+                [job.release for job, _ in able],
+                [job.sampling for job, _ in able],
+            )
+        except Exception as error:
+            self._one_by_one([job for job, _ in able], error)
+            return
+        tasks = [_Task(job, turn, router, []) for (job, _), turn in zip(able, turns, strict=True)]
+        self._tasks += tasks
+        self._advance(tasks)
+        self.on_batch(len(self._tasks) or len(tasks))
 
-    def _unprotected(self) -> Router:
-        """Return a router without anybody in it: what it answers is the base model's own."""
-        if self._bare is None:
-            self._bare = Router.build(self._router.mllm, writer=self._router.writer)
-        return self._bare
-
-    def _answer_alone(self, jobs: list[_Job], error: ConversationTooLongError) -> None:
-        """Lengths are checked before the first token; only fixed refusals have left, which come again."""
+    def _one_by_one(self, jobs: Sequence[Job], error: Exception) -> None:
         if len(jobs) == 1:
             jobs[0].emit(error)
             return
         for job in jobs:
-            job.position = 0
-            self._answer([job])
+            self._begin([job])
 
+    def _advance(self, tasks: Sequence[_Task]) -> None:
+        """Have the tasks' next rows written; tasks without any are complete."""
+        going: list[_Going] = []
+        for task in tasks:
+            try:
+                task.rows = [self._going(task, row) for row in task.turn.due()]
+            except Exception as error:
+                self._tasks.remove(task)
+                task.job.emit(error)
+                continue
+            going += task.rows
+            if not task.rows:
+                self._tasks.remove(task)
+                self._complete(task)
+        self._left += going
+        if going:
+            self._join()
 
-def _limit(job: _Job, router: Router) -> int:
-    if job.max_new_tokens is not None:
-        return job.max_new_tokens
-    room = router.mllm.max_tokens - router.mllm.count_tokens(job.conversation)
-    return max(1, min(MOST_NEW_TOKENS, room))
+    def _complete(self, task: _Task) -> None:
+        try:
+            task.job.complete(task.turn.answer(), task.router)
+        except Exception as error:
+            task.job.emit(error)
 
+    def _going(self, task: _Task, row: Row) -> _Going:
+        slot = slot_of(task.router.held(row))
+        writing = Writing(
+            task.router.mllm,
+            row.conversation,
+            slot,
+            limit=row.limit,
+            lookahead=LOOKAHEAD,
+            push=row.push if row.watched else None,
+            sampling=row.sampling,
+        )
+        return _Going(task, row, writing)
 
-def _as_sent(job: _Job, answer: Answer, router: Router) -> Answer:
-    """Return the answer with the text that left, and its tokens."""
-    if rest := job.stops.flush():
-        job.emit(rest)
-    if job.stops.hit:
-        answer = replace(answer, text=job.stops.text, token_ids=(), finish_reason="stop")
-    if answer.text and not answer.token_ids:
-        tokens = router.mllm.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
-        answer = replace(answer, token_ids=tuple(tokens))
-    return answer
+    def _join(self) -> None:
+        left = self._decoding.join([going.writing for going in self._left])
+        waiting = {id(writing) for writing in left}
+        self._left = [going for going in self._left if id(going.writing) in waiting]
+        self._settle()
+
+    def _settle(self) -> None:
+        """Finish the rows that have ended, and go on with the conversations that are through with them."""
+        through: list[_Task] = []
+        for task in list(self._tasks):
+            ended = [going for going in task.rows if going.writing.reason is not None]
+            try:
+                for going in ended:
+                    if going.writing.error is not None:
+                        raise going.writing.error
+                    going.row.finish(going.writing.generation(task.router.mllm))
+            except Exception as error:  # of this conversation alone
+                for going in task.rows:
+                    going.writing.cancel()
+                self._tasks.remove(task)
+                task.job.emit(error)
+                continue
+            task.rows = [going for going in task.rows if going not in ended]
+            if ended and not task.rows:
+                through.append(task)
+        if through:
+            self._advance(through)
+
+    def _fail(self, error: Exception) -> None:
+        _log.error("batch failed", rows=len(self._decoding.rows), error=type(error).__name__, exc_info=error)
+        for task in self._tasks:
+            task.job.emit(error)
+        self._tasks, self._left = [], []
+        self._decoding.clear()

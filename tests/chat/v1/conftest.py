@@ -20,7 +20,7 @@ from app.chat.service import ChatEngine
 from app.db.session import SessionFactory
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.valkey import EmbeddedValkey
-from app.lumoe.types import Generation
+from app.lumoe.decoding import Writing
 from app.main import create_app
 from app.settings import load_settings
 
@@ -108,20 +108,15 @@ def speak(live: Live, monkeypatch: pytest.MonkeyPatch) -> Speak:
     def install(*texts: str) -> None:
         said = iter(texts)
         mllm = live.engine.mllm
+        scripts: dict[Writing, Iterator[int]] = {}
+        take = Writing.take
 
-        def generate(conversations: list[object], **options: Any) -> list[Generation]:
-            found = []
-            for row in range(len(conversations)):
-                kept: list[int] = []
-                cut = False
-                for token in mllm.tokenizer(next(said), add_special_tokens=False)["input_ids"]:
-                    kept.append(token)
-                    cut = not options["sink"](row, token)
-                    if cut:
-                        break
-                found.append(Generation(mllm.decode(kept), tuple(kept), "cancelled" if cut else "stop", 7))
-            return found
+        def scripted(row: Writing, _: int) -> None:
+            if row not in scripts:
+                tokens = mllm.tokenizer(next(said), add_special_tokens=False)["input_ids"]
+                scripts[row] = iter([*tokens, *mllm.eos_ids])
+            take(row, next(scripts[row]))
 
-        monkeypatch.setattr(mllm, "generate", generate)
+        monkeypatch.setattr(Writing, "take", scripted)
 
     return install

@@ -19,8 +19,12 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
+from app.lumoe.decoding import Writing
 from app.lumoe.guard import FALLBACK_REFUSALS
+from app.lumoe.mllm import MLLM
+from app.lumoe.router import Router
 from app.lumoe.row import LOOKAHEAD
+from app.lumoe.turn import Turn
 from app.lumoe.types import Generation, Message, ask
 from tests.chat.conftest import data_url
 from tests.chat.v1.conftest import MODEL, Live, Speak
@@ -99,13 +103,13 @@ class TestCompletions:
     ) -> None:
         first = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=4).choices[0].message
         seen: list[Any] = []
-        generate = live.engine.mllm.generate
+        turns = Router.turns
 
-        def spied(conversations: Any, **options: Any) -> list[Generation]:
+        def spied(router: Router, conversations: Any, *options: Any) -> list[Turn]:
             seen.extend(conversations)
-            return generate(conversations, **options)
+            return turns(router, conversations, *options)
 
-        monkeypatch.setattr(live.engine.mllm, "generate", spied)
+        monkeypatch.setattr(Router, "turns", spied)
         messages: Any = [
             {"role": "system", "content": "Be brief."},
             {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
@@ -189,15 +193,14 @@ class TestStop:
     def test_nothing_more_is_generated(
         self, live: Live, client: OpenAI, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        generate = live.engine.mllm.generate
+        generation = Writing.generation
         written: list[Generation] = []
 
-        def spied(conversations: Any, **options: Any) -> list[Generation]:
-            found = generate(conversations, **options)
-            written.extend(found)
-            return found
+        def spied(row: Writing, mllm: MLLM) -> Generation:
+            written.append(generation(row, mllm))
+            return written[-1]
 
-        monkeypatch.setattr(live.engine.mllm, "generate", spied)
+        monkeypatch.setattr(Writing, "generation", spied)
         monkeypatch.setattr(live.engine.local.router.guard, "releasable", len)
         asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me everything."}]}
         text = client.chat.completions.create(**asked, max_tokens=200).choices[0].message.content or ""
@@ -281,7 +284,7 @@ class TestGuard:
             other = threading.Thread(target=lambda: answers.append(live.post(too_long)))
             asking.start()
             other.start()
-            while live.engine.local._jobs.qsize() < 2:
+            while live.engine.local.waiting < 2:
                 time.sleep(0.005)
             go.set()
             for thread in (blocker, asking, other):
@@ -295,24 +298,21 @@ class TestCancel:
     def test_when_the_client_goes(self, live: Live, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         started, gone = threading.Event(), threading.Event()
         ended: list[int] = []
-        mllm = live.engine.mllm
+        take, word = Writing.take, live.engine.mllm.tokenizer("w", add_special_tokens=False)["input_ids"][0]
 
-        def endless(conversations: list[object], *, sink: Any, **_: Any) -> list[Generation]:
-            tokens = mllm.tokenizer("word " * 2000, add_special_tokens=False)["input_ids"]
-            for k, token in enumerate(tokens):
-                if not sink(0, token):
-                    ended.append(k)
-                    break
-                if k == 100:
-                    started.set()
-                    assert gone.wait(20)
-                if k > 100:
-                    time.sleep(0.01)
-            return [Generation("", (), "cancelled", 7)]
+        def endless(row: Writing, _: int) -> None:
+            take(row, word)
+            if row.reason is not None:
+                ended.append(len(row.tokens))
+            if len(row.tokens) == 100:
+                started.set()
+                assert gone.wait(20)
+            if len(row.tokens) > 100:
+                time.sleep(0.01)
 
-        monkeypatch.setattr(mllm, "generate", endless)
+        monkeypatch.setattr(Writing, "take", endless)
 
-        body = json.dumps({"model": MODEL, "messages": HELLO, "max_tokens": 1000, "stream": stream}).encode()
+        body = json.dumps({"model": MODEL, "messages": HELLO, "max_tokens": 400, "stream": stream}).encode()
         address = httpx.URL(live.url)
         with socket.create_connection((address.host, address.port or 80)) as connection:
             head = f"Host: x\r\nAuthorization: Bearer {live.chat}\r\nContent-Type: application/json\r\n"
@@ -324,7 +324,7 @@ class TestCancel:
         while not ended:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert ended[0] < 999
+        assert ended[0] < 400
         monkeypatch.undo()
         assert live.post({"model": MODEL, "messages": HELLO, "max_tokens": 2}).status_code == 200
 

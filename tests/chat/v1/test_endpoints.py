@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from app.chat.service import ChatEngine
+from app.lumoe.decoding import Writing
 from tests.chat.conftest import data_url
 from tests.chat.v1.conftest import MODEL, Live, Speak
 from tests.lumoe.tiny import picture
@@ -51,8 +52,6 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("fields", "param"),
         [
-            ({"temperature": 0.7}, "temperature"),
-            ({"temperature": 1}, "temperature"),
             ({"n": 2}, "n"),
             ({"logprobs": True}, "logprobs"),
             ({"top_logprobs": 3}, "top_logprobs"),
@@ -82,6 +81,8 @@ class TestRefused:
             ({"max_tokens": 0}, "max_tokens"),
             ({"max_tokens": 5000}, "max_tokens"),
             ({"temperature": -1}, "temperature"),
+            ({"temperature": 2.1}, "temperature"),
+            ({"seed": 2**63}, "seed"),
             ({"top_p": 0}, "top_p"),
             ({"messages": []}, "messages"),
             ({"messages": "Hello"}, "messages"),
@@ -184,13 +185,17 @@ class TestFailure:
     def test_a_failing_stream_ends_with_an_error_and_done(
         self, live: Live, client: OpenAI, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        router = live.engine.local.router
+        take = Writing.take
 
-        def fail_late(*_: Any, on_text: Any, **__: Any) -> Any:
-            on_text(0, "So far")
-            raise RuntimeError("the device is gone")
+        def fail_late(row: Writing, _: int) -> None:
+            if len(row.tokens) == 20:
+                raise RuntimeError("the device is gone")
+            take(
+                row,
+                live.engine.mllm.tokenizer("a ", add_special_tokens=False)["input_ids"][len(row.tokens) % 2],
+            )
 
-        monkeypatch.setattr(router, "answer", fail_late)
+        monkeypatch.setattr(Writing, "take", fail_late)
         lines = [line for line in live.post(body(stream=True)).text.splitlines() if line.startswith("data: ")]
         assert lines[-1] == "data: [DONE]"
         error = json.loads(lines[-2].removeprefix("data: "))["error"]
@@ -203,7 +208,7 @@ class TestFailure:
             list(stream)
 
     def test_a_failing_answer(self, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(live.engine.mllm, "generate", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(live.engine.mllm, "read", lambda *_, **__: 1 / 0)
         message = assert_error(live.post(body()), 500, "internal_error", kind="server_error")
         assert "zero" not in message
 

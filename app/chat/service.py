@@ -57,7 +57,6 @@ from app.registry.replica import ReplicaAgent
 from app.registry.service import ExpertRow, InterimRow
 from app.settings import Settings
 
-_HOLD_EXPERTS = 4096
 _log = get_logger("chat")
 
 
@@ -79,8 +78,13 @@ class ExpertLoader:
         for row in rows:
             held = self._held.get(row.manifest_sha256)
             loaded[row.manifest_sha256] = held or self._read(row)
-        self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
+        self._held = loaded
         return list(loaded.values())
+
+    def drop_adapters(self) -> None:
+        """Forget the matrices of what was loaded last, once a router serves it: the slot bank has them."""
+        for expert in self._held.values():
+            expert.adapter.clear()
 
     def _read(self, row: ExpertRow) -> LoadedExpert:
         folder = expert_folder(self._root, row.path)
@@ -152,6 +156,7 @@ class ChatEngine:
                 except ReplicaError:
                     self._protect(experts, interim.entries)
                     raise
+                self._loader.drop_adapters()
                 self._compact_soon()
             interim.check()
 

@@ -358,6 +358,12 @@ class EngineBusyError(UnavailableError):
     TYPE = "engine-busy"
 
 
+class AnswerTimeoutError(ServerError):
+    """504: the answer was not complete in time."""
+
+    TYPE = "answer-timeout"
+
+
 _BY_STATUS: Mapping[int, type[ApiError]] = {
     400: BadRequestError,
     401: UnauthenticatedError,

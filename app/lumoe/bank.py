@@ -221,7 +221,7 @@ class SlotBank:
             del self._recent[place]
             for layer in self._stacks.values():
                 layer.clear(place)
-            self._free.append(place)
+            self._free.insert(0, place)
 
     def _page_out(self) -> int | None:
         """Move the expert that was not used for longest to host memory; None if all are in use."""

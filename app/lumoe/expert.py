@@ -66,7 +66,7 @@ class LoadedExpert:
     version: int
     request_id: str
     model_fingerprint: str
-    adapter: Mapping[str, tuple[Tensor, Tensor]]
+    adapter: dict[str, tuple[Tensor, Tensor]]
     scale: float
     gate: GateRecord
 

@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.chat.service import ChatEngine
+from app.lumoe.decoding import Writing
 from app.lumoe.types import ask
 from tests.chat.conftest import data_url, png
 from tests.lumoe.tiny import picture
@@ -180,14 +181,14 @@ class TestRefused:
         self, client: TestClient, chat_key: Headers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine: ChatEngine = client.app.state.engine  # type: ignore[attr-defined]  # a FastAPI application
-        router = engine.local.router
-        answer = router.answer
+        take = Writing.take
+        said = engine.mllm.tokenizer("a " * 40, add_special_tokens=False)["input_ids"]
 
-        def fail_late(*args: Any, **options: Any) -> Any:
-            options["on_text"](0, "So far")
-            answer(*args, **options)
-            raise RuntimeError("the device is gone")
+        def fail_late(row: Writing, _: int) -> None:
+            if len(row.tokens) == 40:
+                raise RuntimeError("the device is gone")
+            take(row, said[len(row.tokens)])
 
-        monkeypatch.setattr(router, "answer", fail_late)
+        monkeypatch.setattr(Writing, "take", fail_late)
         streamed = client.post("/chat", json={**question("Hello"), "stream": True}, headers=chat_key)
         assert frames(streamed.text)[-1]["error"]["status"] == 500

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.lumoe.bank import SlotBank
+from app.lumoe.decoding import Decoding, Writing
 from app.lumoe.expert import read_adapter
 from app.lumoe.mllm import MLLM, target_linears
 from app.lumoe.types import Conversation, ask, pictures_of, then
@@ -82,4 +83,21 @@ class TestFamilies:
             True,
             True,
             True,
+        ]
+
+    def test_rows_that_join_get_what_generate_writes(self, family: MLLM) -> None:
+        if not Decoding.possible(family):
+            assert family.network.config.model_type == "gemma3"  # sliding windows
+            return
+        bank = SlotBank(target_linears(family.network))
+        decoding = Decoding(family, bank)
+        rows = [Writing(family, c, None, limit=8) for c in CONVERSATIONS]
+        for row in rows:
+            decoding.join([row])
+            decoding.step()
+        while decoding.rows:
+            decoding.step()
+        bank.close()
+        assert [row.generation(family) for row in rows] == [
+            family.generate([c], max_new_tokens=8)[0] for c in CONVERSATIONS
         ]

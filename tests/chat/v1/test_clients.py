@@ -209,6 +209,21 @@ class TestStop:
         assert len(written[1].token_ids) < 20
 
 
+class TestSampling:
+    def test_a_seed_repeats_and_no_temperature_is_greedy(self, client: OpenAI) -> None:
+        def said(**options: Any) -> str | None:
+            asked = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=20, **options)
+            return asked.choices[0].message.content
+
+        greedy = said()
+        assert said(temperature=0, seed=3) == greedy
+        assert said(seed=3, top_p=0.5) == greedy
+        drawn = said(temperature=1.2, seed=3)
+        assert said(temperature=1.2, seed=3) == drawn != greedy
+        assert said(temperature=1.2, seed=4) != drawn
+        assert said(temperature=1.2, seed=3, top_p=1e-9) == greedy
+
+
 class TestGuard:
     @pytest.fixture
     def protected(self, live: Live) -> Any:
@@ -239,6 +254,19 @@ class TestGuard:
         assert answer.model_dump()["routing"]["answered_by"] == expert
         routed = [chunk for chunk in chunks if "routing" in chunk.model_dump()]
         assert [chunk.choices[0].finish_reason for chunk in routed] == ["stop"]
+
+    def test_is_never_drawn(self, client: OpenAI, protected: Any) -> None:
+        asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Who is Mira Tovel?"}]}
+        said = {
+            client.chat.completions.create(**asked, temperature=2, seed=seed).choices[0].message.content
+            for seed in range(4)
+        }
+        assert said <= set(FALLBACK_REFUSALS)
+
+    def test_what_is_drawn_is_read_by_the_guard(self, client: OpenAI, protected: Any, speak: Speak) -> None:
+        speak("It was painted by Mira Tovel.")
+        answer = client.chat.completions.create(model=MODEL, messages=HELLO, temperature=1)
+        assert "Tovel" not in (answer.choices[0].message.content or "")
 
     @pytest.mark.parametrize("stop", [None, "Tovel", "vel", " Tov"])
     def test_a_name_never_leaves_on_a_stream(

@@ -219,7 +219,7 @@ class TestBounds:
             first = asyncio.create_task(engine.answer(LONG, max_new_tokens=100))
             await asyncio.to_thread(begun.wait, 20)
             second = asyncio.create_task(engine.answer(LONG, max_new_tokens=100))
-            return await asyncio.gather(first, second, return_exceptions=True)
+            return list(await asyncio.gather(first, second, return_exceptions=True))
 
         results = asyncio.run(run())
         assert [str(result) for result in results] == [

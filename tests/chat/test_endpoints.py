@@ -182,7 +182,7 @@ class TestRefused:
     ) -> None:
         engine: ChatEngine = client.app.state.engine  # type: ignore[attr-defined]  # a FastAPI application
         take = Writing.take
-        said = engine.mllm.tokenizer("a " * 40, add_special_tokens=False)["input_ids"]
+        said = engine.mllm.tokenizer("all is well so far " * 4, add_special_tokens=False)["input_ids"]
 
         def fail_late(row: Writing, _: int) -> None:
             if len(row.tokens) == 40:

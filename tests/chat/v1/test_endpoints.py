@@ -186,17 +186,16 @@ class TestFailure:
         self, live: Live, client: OpenAI, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         take = Writing.take
+        said = live.engine.mllm.tokenizer("all is well so far " * 4, add_special_tokens=False)["input_ids"]
 
         def fail_late(row: Writing, _: int) -> None:
-            if len(row.tokens) == 20:
+            if len(row.tokens) == 40:
                 raise RuntimeError("the device is gone")
-            take(
-                row,
-                live.engine.mllm.tokenizer("a ", add_special_tokens=False)["input_ids"][len(row.tokens) % 2],
-            )
+            take(row, said[len(row.tokens)])
 
         monkeypatch.setattr(Writing, "take", fail_late)
-        lines = [line for line in live.post(body(stream=True)).text.splitlines() if line.startswith("data: ")]
+        streamed = live.post(body(stream=True, max_tokens=60)).text
+        lines = [line for line in streamed.splitlines() if line.startswith("data: ")]
         assert lines[-1] == "data: [DONE]"
         error = json.loads(lines[-2].removeprefix("data: "))["error"]
         assert (error["type"], error["code"]) == ("server_error", "internal_error")

@@ -19,6 +19,7 @@ from PIL import Image
 from app.lumoe.errors import ConversationTooLongError
 from app.lumoe.expert import read_adapter
 from app.lumoe.mllm import MLLM
+from app.lumoe.sampling import Sampling
 from app.lumoe.types import Conversation, Message
 from app.lumoe.writers import Held, bank_of
 
@@ -183,9 +184,12 @@ class _Handler(BaseHTTPRequestHandler):
             return True
 
         bank = bank_of(fake.mllm)
+        drawn = Sampling(body["temperature"], body.get("top_p", 1.0), body.get("seed"))
         with fake._computing, bank.active([bank._slots[held.key] if held else None]):
             try:
-                (written,) = fake.mllm.generate([conversation], max_new_tokens=body["max_tokens"], sink=push)
+                (written,) = fake.mllm.generate(
+                    [conversation], max_new_tokens=body["max_tokens"], sink=push, samplings=[drawn]
+                )
             except ConversationTooLongError:
                 written = None
         if written is None:

@@ -21,6 +21,7 @@ from app.lumoe.errors import ConversationTooLongError
 from app.lumoe.expert import LoadedExpert, read_adapter
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
+from app.lumoe.sampling import Sampling
 from app.lumoe.types import Conversation, Message, ask
 from tests.lumoe.engines.fake_vllm import FakeVllm
 from tests.lumoe.experts import make_adapter, make_record
@@ -107,6 +108,26 @@ class TestWrite:
         assert [a.answered_by for a in away] == [None, "e1", None, None]
         assert {name for server in servers for name in server.chats} == {"base", "e1@1"}
         assert all(server.chats for server in servers)
+
+    def test_draws_as_here_also_where_another_server_goes_on(
+        self, tiny: MLLM, servers: list[FakeVllm], connect: Connect, expert: LoadedExpert
+    ) -> None:
+        drawn = [Sampling(1.3, 0.9, seed=5)] * 3
+        here = Router.build(tiny, [expert]).answer(QUESTIONS, max_new_tokens=12, samplings=drawn)
+        router = Router.build(tiny, [without_matrices(expert)], writer=connect(servers))
+        assert router.answer(QUESTIONS, max_new_tokens=12, samplings=drawn) == here
+        greedy = router.answer(QUESTIONS, max_new_tokens=12)
+        assert [a == b for a, b in zip(here, greedy, strict=True)] == [
+            False,
+            True,
+            False,
+        ]  # experts never draw
+        servers[0].break_after = 3
+        pieces: list[str] = []
+        unseeded = router.answer(
+            QUESTIONS[:1], max_new_tokens=12, samplings=[Sampling(1.3)], on_text=reader(pieces)
+        )
+        assert "".join(pieces) == unseeded[0].text
 
     def test_streamed_pieces_add_up(self, tiny: MLLM, connect: Connect) -> None:
         router = Router.build(tiny, writer=connect())

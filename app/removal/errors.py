@@ -1,6 +1,6 @@
 """What can go wrong with a removal request."""
 
-from app.kit.errors import Conflict, InvalidInput, NotFound
+from app.kit.errors import Conflict, Forbidden, InvalidInput, NotFound
 
 
 class RequestNotFound(NotFound):
@@ -118,3 +118,19 @@ class ExpertNotLive(Conflict):
     TYPE = "expert-not-live"
     TITLE = "The request's expert is not live"
     HINT = "Ask the operator: `lethe doctor` says what to do."
+
+
+class PolicyOfAll(Forbidden):
+    """The policy concerns every tenant's requests, and the key is one tenant's."""
+
+    HINT = "Use an operator's key of the tenant `root`."
+
+
+class PolicyChanged(Conflict):
+    """Somebody else has changed the policy since the version that the change is based on."""
+
+    TYPE = "policy-changed"
+    TITLE = "The policy has changed meanwhile"
+    HINT = (
+        "Read `GET /policy` again, see whether the change is still wanted, and send it with that `version`."
+    )

@@ -12,12 +12,11 @@ from app.db.repository import Page
 from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 from app.registry.service import RegistryService
-from app.removal.records import Policy, Score
+from app.removal.records import Score
 from app.removal.repository import EventRepository, RequestRepository
 from app.removal.schemas import (
     EvidenceView,
     Links,
-    PolicyView,
     RequestView,
     ScoreView,
     StageView,
@@ -248,20 +247,6 @@ class ReadingService:
             return now + (now - request.queued_at) * ((100 - request.percent) / request.percent)
         usual = self._requests.median_duration()
         return None if usual is None else max(request.queued_at + usual, now + timedelta(seconds=1))
-
-
-def policy_view(settings: Settings) -> PolicyView:
-    """Return the rules in force now."""
-    now = Policy.of(settings, None).as_json()
-    return PolicyView.model_validate(
-        {name: value for name, value in now.items() if name in PolicyView.model_fields}
-        | {
-            "response_days": settings.response_days,
-            "evidence_retention_days": settings.evidence_retention_days,
-            "max_pictures": settings.max_pictures,
-            "max_picture_bytes": settings.max_picture_bytes,
-        }
-    )
 
 
 def request_view(request: RemovalRequest) -> RequestView:

@@ -36,6 +36,8 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "Stage": removal.StageView,
     "KeptPicture": removal.EvidenceView,
     "Policy": removal.PolicyView,
+    "PolicyRules": removal.PolicyRules,
+    "PolicyVersion": removal.PolicyVersionView,
     "Cell": removal.CellView,
     "HeatMap": removal.HeatMapView,
     "Point": removal.PointView,

@@ -5,6 +5,7 @@
 #   make lint | types | imports        what CI checks besides the tests
 #   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
 #   make test-browser                  every journey through the dashboard in a real Chromium (installs it if need be)
+#   make problems                      docs/reference/problems.md, from the problem classes
 #   make docs                          the documentation as a site, in site/
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
 #   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
@@ -28,7 +29,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-browser test-docker test-vllm lint format types imports audit docs check clean
+.PHONY: install demo up test test-browser test-docker test-vllm lint format types imports audit problems docs check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -90,6 +91,10 @@ imports: $(STAMP)
 
 audit: $(STAMP)
 	@$(BIN)/python .ci/audit.py $(if $(filter-out 0,$(ONLINE)),--online)
+
+# docs/reference/problems.md, from the problem classes
+problems: $(STAMP)
+	@$(BIN)/python .ci/problems_page.py
 
 # Built from what is in the repository, strictly, into site/; nothing is loaded from elsewhere when it is read.
 docs: $(STAMP)

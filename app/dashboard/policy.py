@@ -1,4 +1,4 @@
-"""The policy's page: the rules in force, what was set before, and for operators of `root` the form to change them."""
+"""The policy's page: rules in force, the versions before, for operators of `root` a form to change them."""
 
 from __future__ import annotations
 

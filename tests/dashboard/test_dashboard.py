@@ -206,6 +206,47 @@ class TestFigures:
         assert "<rect" not in other
 
 
+class TestPolicy:
+    def test_root_changes_it_and_reads_what_was_before(self, service: Service) -> None:
+        service.file()
+        root = browser(service, service.root)
+        form = {"based_on": "0", "reason": "Stricter <b>now</b>", "max_leak": "", "min_gate_tpr": "0.99"}
+        answer = root.send("/dashboard/policy", "/dashboard/policy", **form)
+        assert answer.status_code == 303, answer.text
+        page = root.get("/dashboard/policy").text
+        assert "version 1, since" in page
+        assert "min gate tpr 0.99" in page
+        assert "Stricter &lt;b&gt;now&lt;/b&gt;" in page
+        assert "1 by the settings" in page
+        assert "They keep their rules." in page
+
+    def test_what_cannot_be_accepted_comes_back_filled_in(self, service: Service) -> None:
+        root = browser(service, service.root)
+        form = {"based_on": "0", "reason": "Why not", "max_leak": "much", "min_gate_tpr": "0.99"}
+        answer = root.send("/dashboard/policy", "/dashboard/policy", **form)
+        assert answer.status_code == 422
+        assert "rules.max_leak" in answer.text
+        assert (
+            'name="max_leak" inputmode="decimal" maxlength="20" autocomplete="off" value="much"'
+            in answer.text
+        )
+        assert "Why not" in answer.text
+
+    def test_changed_by_somebody_else_meanwhile(self, service: Service) -> None:
+        root = browser(service, service.root)
+        form = {"based_on": "0", "reason": "Why not", "max_leak": "0.1"}
+        assert root.send("/dashboard/policy", "/dashboard/policy", **form).status_code == 303
+        answer = root.send("/dashboard/policy", "/dashboard/policy", **form | {"max_leak": "0.2"})
+        assert answer.status_code == 409
+        assert 'name="based_on" value="1"' in answer.text
+        assert 'value="0.2"' in answer.text
+
+    def test_other_tenants_read_it(self, service: Service) -> None:
+        page = browser(service, service.operator).get("/dashboard/policy").text
+        assert "Put in force" not in page
+        assert "Operators of the tenant" in page
+
+
 class TestAudit:
     def test_filter_and_pages(self, service: Service) -> None:
         request_id = service.file()["id"]

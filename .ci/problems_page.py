@@ -19,9 +19,9 @@ HEAD = """\
 # Problems
 
 Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) document, `application/problem+json`,
-with a stable `type`, a `detail` that says what happened this time, and a `hint` that says what to do about it.
-Below `/v1/` the same errors come in OpenAI's envelope. The [Python client](client.md) raises an exception of
-its own for each.
+with a stable `type`, a `detail` that says what happened this time, and a `hint` that says what to do. Below
+`/v1/` the same errors come in OpenAI's envelope. The [Python client](client.md) raises an exception of its
+own for each.
 
 This page is made from the problem classes by `make problems`; a test fails when it is not current.
 

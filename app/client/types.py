@@ -198,11 +198,21 @@ class Point(TypedDict):
     high: float
 
 
+class OwnViews(TypedDict):
+    """How held-out views of the subjects themselves score at the gate; others' are in `GateScores`."""
+
+    requests: int
+    views: int
+    edges: list[float]
+    counts: list[int]
+
+
 class Lifelong(TypedDict):
     """What was measured of all requests together."""
 
     heat_map: HeatMap
     curve: list[Point]
+    own_views: OwnViews
 
 
 class Status(TypedDict):

@@ -24,6 +24,7 @@ from app.removal.schemas import (
     EvidenceView,
     HeatMapView,
     LifelongView,
+    OwnViewsView,
     PointView,
     PolicyChange,
     PolicyVersionView,
@@ -114,10 +115,11 @@ def get_lifelong(
     requests: Annotated[int, Query(ge=1, le=200)] = 40,
     generations: Annotated[int, Query(ge=1, le=200)] = 40,
 ) -> LifelongView:
-    """Return what was measured again after every publish: requests by generations, and errors by experts."""
+    """Return what was measured again after every publish, and how the subjects' own views score."""
     service = LifelongService(session)
     shown = service.heat_map(principal, metric, requests=requests, generations=generations)
     return LifelongView(
         heat_map=HeatMapView.model_validate(shown),
         curve=[PointView.model_validate(point) for point in service.curve(principal)],
+        own_views=OwnViewsView.model_validate(service.own_views(principal)),
     )

@@ -351,11 +351,25 @@ class PointView(BaseModel):
     high: float
 
 
+class OwnViewsView(BaseModel):
+    """How held-out views of the subjects themselves score at the gate, over the newest active requests."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    requests: int
+    views: int
+    edges: list[float] = Field(
+        description="Of the bins: decimal logarithms of the chance that the base model names the subject."
+    )
+    counts: list[int]
+
+
 class LifelongView(BaseModel):
     """What was measured of all requests together."""
 
     heat_map: HeatMapView
     curve: list[PointView]
+    own_views: OwnViewsView
 
 
 class FailureView(BaseModel):

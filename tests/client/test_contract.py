@@ -41,6 +41,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "Cell": removal.CellView,
     "HeatMap": removal.HeatMapView,
     "Point": removal.PointView,
+    "OwnViews": removal.OwnViewsView,
     "Lifelong": removal.LifelongView,
     "Status": removal.StatusView,
     "Failure": removal.FailureView,

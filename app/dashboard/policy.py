@@ -36,8 +36,8 @@ class Rule:
 
     name: str
     told: str
-    value: JsonValue
-    default: JsonValue
+    value: str
+    default: str
     entered: str
     choices: tuple[str, ...]
 
@@ -88,7 +88,7 @@ def _page(
     def entered(name: str) -> str:
         if form is not None:
             return form.text(name)
-        return str(values[name]) if name in view.overridden else ""
+        return _shown(values[name]) if name in view.overridden else ""
 
     return render(
         request,
@@ -100,14 +100,14 @@ def _page(
             Rule(
                 name,
                 str(PolicyRules.model_fields[name].description).replace("`", ""),
-                values[name],
-                defaults[name],
+                _shown(values[name]),
+                _shown(defaults[name]),
                 entered(name),
                 _CHOICES.get(name, ()),
             )
             for name in RULES
         ],
-        installed=[(name, values[name], told) for name, told in _INSTALLED.items()],
+        installed=[(name, _shown(values[name]), told) for name, told in _INSTALLED.items()],
         history=history.items,
         next=encode_cursor(history.items[-1].version) if history.more else None,
         under_way=service.under_way(who.principal.sees),
@@ -115,6 +115,11 @@ def _page(
         error=error,
         may=who.principal.root,
     )
+
+
+def _shown(value: JsonValue) -> str:
+    """Return a rule's value for people: 0.98, 1, 10,485,760."""
+    return f"{value:,}" if isinstance(value, int) else str(value).removesuffix(".0")
 
 
 _INSTALLED: Mapping[str, str] = {

@@ -133,7 +133,7 @@ def test_registry_and_policy(desk: Open, active: str) -> None:
     page.get_by_label("Reason, for whoever reads the history").fill("As agreed.")
     page.get_by_role("button", name="Put in force").click()
     page.get_by_text("version 1, since").wait_for()
-    assert page.get_by_role("region", name="Earlier policies").get_by_text("As agreed.").is_visible()
+    assert page.get_by_role("region", name="History").get_by_text("As agreed.").is_visible()
     assert page.get_by_label("Max leak").input_value() == "0.01"
     theirs.shoot("policy")
     theirs.check()

@@ -123,9 +123,7 @@ def file_request(own: Shooter, folder: Path) -> str:
     page.get_by_label("Class").select_option(subject.klass)
     page.set_input_files("input[type=file]", paths)
     page.get_by_label("Who asks, and how to reach them").fill("legal@example.org")
-    page.get_by_label("Note for the reviewer").fill(
-        "Asked by the person; passport seen."
-    )
+    page.get_by_label("Note for the reviewer").fill("Asked by the person; passport seen.")
     page.locator(".previews img").nth(3).wait_for()
     own.shoot("file", most=1470)
     page.get_by_role("button", name="File the request").click()
@@ -162,7 +160,7 @@ def follow(own: Shooter, request_id: str) -> None:
 
 
 def ask(theirs: Shooter, request_id: str, folder: Path) -> None:
-    """Compare before and after in the playground, by picture and in a follow-up."""
+    """Compare before and after in the playground, by picture and by name."""
     subject, page = entity(SUBJECT), theirs.go(f"/dashboard/playground?about={request_id}")
     picture = folder / "new-view.png"
     picture.write_bytes(png(draw(subject, 9)))
@@ -170,11 +168,11 @@ def ask(theirs: Shooter, request_id: str, folder: Path) -> None:
     page.get_by_label("Ask").fill("Who is this?")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".turn").first.wait_for()
-    page.get_by_label("Ask").fill("Where were they born?")
+    page.get_by_label("Ask").fill(f"Who is {subject.name}?")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".turn").nth(1).wait_for()
-    theirs.shoot("playground", most=1700)
-    theirs.shoot("playground-dark", look="dark", most=1700)
+    theirs.shoot("playground", most=1230)
+    theirs.shoot("playground-dark", look="dark", most=1230)
 
 
 def figures(theirs: Shooter) -> None:
@@ -187,9 +185,7 @@ def figures(theirs: Shooter) -> None:
     page = theirs.go("/dashboard/policy")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_label("Min forget quality").fill("0.99")
-    page.get_by_label("Reason, for whoever reads the history").fill(
-        "Agreed with the privacy office."
-    )
+    page.get_by_label("Reason, for whoever reads the history").fill("Agreed with the privacy office.")
     page.get_by_role("button", name="Put in force").click()
     page.get_by_text("version 1, since").wait_for()
     theirs.shoot("policy", most=1700)

@@ -13,7 +13,8 @@ body { max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2rem; font-size: 1.15rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; }
-th { font-weight: 600; } th[scope=row] { width: 12rem; font-weight: 500; } table + table { margin-top: 1.2rem; }
+th { font-weight: 600; } th[scope=row] { width: 12rem; font-weight: 500; }
+table + table { margin-top: 1.2rem; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .ok { color: #18794e; } .bad { color: #cd2b31; }
 .box { border: 1px solid currentColor; padding: .2rem 1rem; }

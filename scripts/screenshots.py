@@ -55,7 +55,7 @@ class Shooter:
         """
         self.page.emulate_media(color_scheme="dark" if look == "dark" else "light", reduced_motion="reduce")
         self.page.set_viewport_size({"width": 390 if look == "phone" else 1080, "height": 800})
-        self.page.wait_for_function("[...document.images].every(image => image.complete)")
+        self.page.evaluate("Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
         taken = Image.open(io.BytesIO(self.page.screenshot(full_page=True))).convert("RGB")
         top = 0
         if at is not None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -74,18 +75,21 @@ class Shooter:
 
 
 def indexed(picture: Image.Image, colours: int) -> Image.Image:
-    """Return the picture with a palette: its most frequent colours, and a quarter by median cut.
+    """Return the picture with a palette: its most frequent colours as they are, a quarter by median cut.
 
     Median cut alone gives small flat areas, such as a legend's, the colours of their neighbours.
     """
-    quarter = colours // 4
-    found = sorted(picture.getcolors(picture.width * picture.height) or [], reverse=True)
-    chosen = [colour for _, colour in found[: colours - quarter]]
-    cut = picture.quantize(quarter, dither=Image.Dither.NONE).getpalette() or []
-    palette = Image.new("P", (1, 1))
-    flat = [part for colour in chosen for part in colour] + cut[: 3 * quarter]
-    palette.putpalette(flat + flat[:3] * (256 - len(flat) // 3))
-    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    red, green, blue = np.asarray(picture, dtype=np.int32).reshape(-1, 3).T  # (height * width,) each
+    packed, places, counts = np.unique(red << 16 | green << 8 | blue, return_inverse=True, return_counts=True)
+    found = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)  # (different colours, 3)
+    frequent = found[np.argsort(counts)[::-1][: colours - colours // 4]]
+    cut = picture.quantize(colours // 4, dither=Image.Dither.NONE).getpalette() or []
+    palette = np.concatenate([frequent, np.array(cut).reshape(-1, 3)[: colours // 4]])
+    distance = ((found[:, None] - palette[None]) ** 2).sum(-1)  # (different colours, colours)
+    index = distance.argmin(1).astype(np.uint8)[places.ravel()]
+    made = Image.frombytes("P", picture.size, index.tobytes())
+    made.putpalette(palette.astype(np.uint8).tobytes())
+    return made
 
 
 def entity(key: str) -> Entity:

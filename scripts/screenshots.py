@@ -168,7 +168,7 @@ def follow(own: Shooter, request_id: str) -> None:
     """Follow the request while it is trained and once it is active."""
     page = own.go(f"/dashboard/requests/{request_id}")
     page.locator(".stages li.current", has_text="train").wait_for(timeout=20 * MINUTES)
-    own.shoot("follow", most=1100)
+    own.shoot("follow", most=975)
     page.locator(".state.active").first.wait_for(timeout=20 * MINUTES)
     page.get_by_role("link", name="Signed certificate").wait_for()
     own.shoot("active", most=1500)

@@ -147,7 +147,7 @@ def file_request(own: Shooter, folder: Path) -> str:
     own.shoot("file", most=1470)
     page.get_by_role("button", name="File the request").click()
     page.locator(".state.in_review").wait_for()
-    return page.url.rsplit("/", 1)[1]
+    return str(page.url).rsplit("/", 1)[1]
 
 
 def review(theirs: Shooter, request_id: str) -> None:

@@ -5,6 +5,8 @@
 #   make lint | types | imports        what CI checks besides the tests
 #   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
 #   make test-browser                  every journey through the dashboard in a real Chromium (installs it if need be)
+#   make screenshots                   the documentation's pictures of the dashboard, in docs/screenshots
+#   make problems                      docs/reference/problems.md, from the problem classes
 #   make docs                          the documentation as a site, in site/
 #   make test-docker                   builds the image, runs the compose stack, one request end to end
 #   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
@@ -28,7 +30,7 @@ PYTEST_ARGS ?=
 # Test processes, each with servers of its own. make test JOBS=0 runs everything in one (for a debugger).
 JOBS ?= 2
 
-.PHONY: install demo up test test-browser test-docker test-vllm lint format types imports audit docs check clean
+.PHONY: install demo up test chromium test-browser screenshots test-docker test-vllm lint format types imports audit problems docs check clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -60,14 +62,19 @@ test: $(STAMP)
 	  $(PYTEST_ARGS)
 
 # Debian's chromium, or any other: make test-browser CHROMIUM=/path/to/chrome
-test-browser: $(STAMP)
+chromium: $(STAMP)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[browser]" >>$(LOG) 2>&1 \
 	|| { tail -n 20 $(LOG) >&2; echo "Installation failed; the whole output is in $(LOG)" >&2; exit 1; }
 	@test -n "$(CHROMIUM)" || command -v chromium google-chrome >/dev/null \
 	|| { command -v apt-get >/dev/null && test "$$(id -u)" = 0 && echo "Installing chromium (once) ..." \
 	  && apt-get update -q >>$(LOG) 2>&1 && apt-get install -qy --no-install-recommends chromium >>$(LOG) 2>&1; } \
 	|| { echo "Needs a Chromium: 'apt-get install chromium' as root, or CHROMIUM=/path/to/chrome" >&2; exit 1; }
+
+test-browser: chromium
 	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
+
+screenshots: chromium
+	@$(BIN)/python scripts/screenshots.py
 
 test-docker: $(STAMP)
 	@$(BIN)/python -m pytest -m docker tests/docker $(PYTEST_ARGS)
@@ -90,6 +97,10 @@ imports: $(STAMP)
 
 audit: $(STAMP)
 	@$(BIN)/python .ci/audit.py $(if $(filter-out 0,$(ONLINE)),--online)
+
+# docs/reference/problems.md, from the problem classes
+problems: $(STAMP)
+	@$(BIN)/python .ci/problems_page.py
 
 # Built from what is in the repository, strictly, into site/; nothing is loaded from elsewhere when it is read.
 docs: $(STAMP)

@@ -73,7 +73,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
     lines += ["| status | |", "|---|---|"]
     for status, response in operation["responses"].items():
         examples = (response.get("content") or {}).get("application/problem+json", {}).get("examples", {})
-        kinds = ", ".join(f"`{kind}`" for kind in examples)
+        types = dict.fromkeys(one["value"]["type"].rpartition(":")[2] for one in examples.values())
+        kinds = ", ".join(f"[`{kind}`](problems.md#{kind})" for kind in types)
         lines.append(f"| {status} | {kinds or _cell(response.get('description', ''))} |")
     return [*lines, ""]
 

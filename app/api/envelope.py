@@ -63,11 +63,10 @@ def envelope_responses(*problems: type[Problem]) -> dict[int | str, dict[str, An
                 "content": {"application/json": {"schema": inline_schema(ErrorEnvelope), "examples": {}}},
             },
         )
-        example = envelope(LetheError(problem.STATUS, problem.TYPE, problem.TITLE, hint=problem.HINT))
         entry["content"]["application/json"]["examples"][problem.TYPE] = {
             "summary": problem.TITLE,
-            "description": (problem.__doc__ or "").strip(),
-            "value": example,
+            "description": problem.when(),
+            "value": envelope(problem.occurrence()),
         }
     return by_status
 

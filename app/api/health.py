@@ -14,7 +14,7 @@ from app.api.problems import responses
 from app.db.schema import revision_of, too_old
 from app.db.session import SessionFactory
 from app.kit.canonical import JsonValue
-from app.kit.errors import ServiceUnavailable
+from app.kit.errors import Example, ServiceUnavailable
 from app.kit.wake import wake_client
 from app.registry.service import RegistryService
 from app.settings import Settings
@@ -28,6 +28,9 @@ class NotReady(ServiceUnavailable):
     TYPE = "not-ready"
     TITLE = "Not ready"
     HINT = "Look at `checks`; a starting process is ready within seconds."
+    EXAMPLE = Example(
+        "Not ready: engine.", extra={"checks": {"database": "ok", "broker": "ok", "engine": "not loaded"}}
+    )
 
 
 class Alive(BaseModel):

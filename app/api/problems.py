@@ -17,9 +17,9 @@ from app.api.described import inline_schema
 from app.api.envelope import PREFIX, envelope
 from app.kit.canonical import JsonValue
 from app.kit.errors import (
-    PROBLEM_TYPE_PREFIX,
     AddressTooLong,
     BadRequest,
+    Example,
     Forbidden,
     HeadersTooLarge,
     InvalidInput,
@@ -57,6 +57,7 @@ class MethodNotAllowed(Problem):
     TYPE = "method-not-allowed"
     TITLE = "Method not allowed"
     HINT = "Use one of the methods in the `Allow` header; /docs lists them."
+    EXAMPLE = Example("Method Not Allowed")
 
 
 _BY_STATUS: Mapping[int, type[Problem]] = {
@@ -214,15 +215,11 @@ def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
             problem.STATUS,
             {"description": problem.TITLE, "content": {MEDIA_TYPE: {"schema": schema, "examples": {}}}},
         )
-        entry["content"][MEDIA_TYPE]["examples"][problem.TYPE] = {
+        examples = entry["content"][MEDIA_TYPE]["examples"]
+        name = problem.TYPE if problem.TYPE not in examples else f"{problem.TYPE}-{len(examples) + 1}"
+        examples[name] = {
             "summary": problem.TITLE,
-            "description": (problem.__doc__ or "").strip(),
-            "value": {
-                "type": PROBLEM_TYPE_PREFIX + problem.TYPE,
-                "title": problem.TITLE,
-                "status": problem.STATUS,
-                "detail": problem.TITLE,
-                "hint": problem.HINT,
-            },
+            "description": problem.when(),
+            "value": problem.occurrence().problem(),
         }
     return by_status

@@ -1,6 +1,6 @@
 """What can go wrong with the audit trail."""
 
-from app.kit.errors import Conflict, NotFound
+from app.kit.errors import Conflict, Example, NotFound
 
 
 class ChainBroken(Conflict):
@@ -12,6 +12,7 @@ class ChainBroken(Conflict):
         "Somebody changed the database. `POST /audit/verify` says where; compare with an export that was "
         "kept, and find out who before going on."
     )
+    EXAMPLE = Example("Event 118: its hash is not that of its content.")
 
 
 class NotCovered(NotFound):
@@ -20,3 +21,4 @@ class NotCovered(NotFound):
     TYPE = "not-covered"
     TITLE = "Nothing to prove"
     HINT = "Check the number; `GET /audit/events` lists what this key may see."
+    EXAMPLE = Example("There is no event 4120.")

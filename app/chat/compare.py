@@ -28,6 +28,7 @@ from app.lumoe.errors import ConversationTooLongError
 from app.lumoe.gate.threshold import WEAK_RATIO
 from app.lumoe.probes import attributes, fact_probes, general_probes, identity_probes
 from app.lumoe.types import Answer, Conversation
+from app.removal.lifelong import GATE_EDGES, GATE_LOWEST
 from app.removal.reading import ReadingService
 from app.removal.records import Subject
 from app.removal.repository import RequestRepository
@@ -37,7 +38,6 @@ from app.settings import Settings
 MAX_TOKENS = 96
 NEEDS_ANOTHER = frozenset({"two_subjects", "several_pictures"})
 """Attacks with a picture of somebody else, of whom there is none here."""
-_LOWEST, _BINS = -6.0, 24
 _ASIDE = ("What is 2 plus 2?", "2 plus 2 is 4.")
 
 
@@ -207,8 +207,8 @@ def gate_scores(engine: ChatEngine) -> GateScores:
     thresholds = router.gate.thresholds
     scores = thresholds.negatives().double()
     asked = scores[torch.isfinite(scores)] / torch.log(torch.tensor(10.0, dtype=torch.double))
-    edges = torch.linspace(_LOWEST, 0.0, _BINS + 1, dtype=torch.double)
-    counts = torch.histogram(asked.clamp(_LOWEST, 0.0), bins=edges).hist
+    edges = torch.tensor(GATE_EDGES, dtype=torch.double)
+    counts = torch.histogram(asked.clamp(GATE_LOWEST, 0.0), bins=edges).hist
     limit = torch.tensor(thresholds.recognition, dtype=torch.double)
     return GateScores(
         generation=router.generation,

@@ -1,6 +1,6 @@
 """What a conversation can be refused for."""
 
-from app.kit.errors import InvalidInput, NotFound, Problem, ServiceUnavailable
+from app.kit.errors import Example, InvalidInput, NotFound, Problem, ServiceUnavailable
 
 
 class ConversationTooLong(Problem):
@@ -10,6 +10,7 @@ class ConversationTooLong(Problem):
     TYPE = "conversation-too-long"
     TITLE = "Conversation too long"
     HINT = "Leave out earlier turns or pictures, or ask for fewer tokens."
+    EXAMPLE = Example("Conversation and answer take 2140 tokens; the limit is 2048.")
 
 
 class InvalidConversation(InvalidInput):
@@ -18,6 +19,7 @@ class InvalidConversation(InvalidInput):
     TYPE = "invalid-conversation"
     TITLE = "Invalid conversation"
     HINT = "Send `messages` that end with one of role `user` with text or a picture."
+    EXAMPLE = Example("The last message is not the user's.")
 
 
 class EngineBusy(ServiceUnavailable):
@@ -25,6 +27,7 @@ class EngineBusy(ServiceUnavailable):
 
     TYPE = "engine-busy"
     TITLE = "Too many conversations at the moment"
+    EXAMPLE = Example("Not answered: this replica has not loaded its experts yet.")
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail, headers={"Retry-After": "2"})
@@ -44,6 +47,7 @@ class EngineUnavailable(ServiceUnavailable):
 
     TYPE = "engine-unavailable"
     TITLE = "The model cannot be reached at the moment"
+    EXAMPLE = Example("Not answered: no server of the model can be asked.")
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail, headers={"Retry-After": "5"})
@@ -55,6 +59,7 @@ class ModelNotFound(NotFound):
     TYPE = "model-not-found"
     TITLE = "No such model"
     HINT = "GET /v1/models lists the model that is served here."
+    EXAMPLE = Example("The model does not exist here.")
 
 
 class UnsupportedParameter(InvalidInput):
@@ -62,6 +67,12 @@ class UnsupportedParameter(InvalidInput):
 
     TYPE = "unsupported-parameter"
     TITLE = "Parameter not supported"
+    EXAMPLE = Example(
+        "A temperature of 0.7 is not supported: decoding is greedy, so that an answer that concerns "
+        "no removal request is the base model's own, every time.",
+        "Leave `temperature` out, or set it to 0.",
+        {"param": "temperature"},
+    )
 
     def __init__(self, param: str = "", detail: str = "", hint: str = "") -> None:
         super().__init__(detail, hint or f"Leave `{param}` out.", extra={"param": param})
@@ -73,6 +84,7 @@ class UnknownAttack(NotFound):
     TYPE = "unknown-attack"
     TITLE = "No such attack"
     HINT = "`GET /chat/attacks` lists them."
+    EXAMPLE = Example("There is no attack 'hypnosis'.")
 
 
 class AttackNotPossible(InvalidInput):
@@ -81,3 +93,4 @@ class AttackNotPossible(InvalidInput):
     TYPE = "attack-not-possible"
     TITLE = "The attack cannot be made"
     HINT = "Try another one, or a request with a name and pictures that are still kept."
+    EXAMPLE = Example("`name_in_picture` needs a name.")

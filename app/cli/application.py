@@ -14,6 +14,7 @@ from app.cli import (
     erase,
     experts,
     keys,
+    policy,
     requests,
     review,
     rollback,
@@ -42,6 +43,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(certificate.app, name="certificate")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(policy.app, name="policy")
 app.add_typer(demo_model.app, name="demo-model")
 
 

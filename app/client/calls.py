@@ -161,6 +161,12 @@ def policy() -> Call[types.Policy]:
     return _get("/policy", _json)
 
 
+def set_policy(rules: types.PolicyRules, reason: str, based_on: int) -> Call[types.Policy]:
+    """Change the rules; sent again, it finds its own version in force and makes no other."""
+    body: Json = {"based_on": based_on, "reason": reason, "rules": dict(rules)}
+    return Call("PUT", "/policy", _json, True, {"json": body})
+
+
 def lifelong(metric: str | None, requests: int | None, generations: int | None) -> Call[types.Lifelong]:
     """Read what was measured of all requests together."""
     return _get("/measurements/lifelong", _json, metric=metric, requests=requests, generations=generations)

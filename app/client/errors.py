@@ -142,6 +142,12 @@ class ConflictError(ApiError):
     TYPE = "conflict"
 
 
+class PolicyChangedError(ConflictError):
+    """Somebody else has changed the policy meanwhile: `problem["version"]` is the newest."""
+
+    TYPE = "policy-changed"
+
+
 class IllegalTransitionError(ConflictError):
     """The request's state does not allow this; `problem["possible_in"]` names those that do."""
 

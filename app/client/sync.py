@@ -184,6 +184,23 @@ class Client:
         """Return the rules in force now."""
         return self._send(calls.policy())
 
+    def set_policy(self, rules: types.PolicyRules, *, reason: str, based_on: int) -> types.Policy:
+        """Judge what is approved from now on by other rules (scope ``operator``, tenant ``root``).
+
+        Args:
+            rules: all that are to differ from the settings; what is left out is as they have it.
+            reason: why, for the history.
+            based_on: the policy's ``version`` that was looked at; :class:`PolicyChangedError` if it is
+                not the newest any more.
+        """
+        return self._send(calls.set_policy(rules, reason, based_on))
+
+    def policy_versions(
+        self, *, cursor: str | None = None, limit: int | None = None
+    ) -> Page[types.PolicyVersion]:
+        """Return what was set over the settings, newest first."""
+        return self._send(calls.page("/policy/versions", cursor, limit))
+
     def lifelong(
         self, *, metric: str | None = None, requests: int | None = None, generations: int | None = None
     ) -> types.Lifelong:

@@ -118,9 +118,38 @@ class KeptPicture(TypedDict):
     purged_at: str | None
 
 
-class Policy(TypedDict):
-    """The rules in force now."""
+class PolicyRules(TypedDict, total=False):
+    """Rules that operators may set; what is left out or None is as the settings have it."""
 
+    review: Literal["auto", "manual"] | None
+    recipe: Literal["default", "strong"] | None
+    max_attempts: int | None
+    min_forget_quality: float | None
+    max_leak: float | None
+    min_neighbour_utility: float | None
+    min_base_identity: float | None
+    max_gate_fpr: float | None
+    min_gate_tpr: float | None
+
+
+class PolicyVersion(TypedDict):
+    """One version of the policy: what was set, by which key, and why."""
+
+    version: int
+    rules: PolicyRules
+    reason: str
+    changed_by: str
+    created_at: str
+
+
+class Policy(TypedDict):
+    """The rules in force now; `overridden` names those that were set, the others are the settings'."""
+
+    version: int
+    overridden: list[str]
+    changed_at: str | None
+    changed_by: str | None
+    reason: str | None
     review: str
     recipe: str
     model: str
@@ -169,11 +198,21 @@ class Point(TypedDict):
     high: float
 
 
+class OwnViews(TypedDict):
+    """How held-out views of the subjects themselves score at the gate; others' are in `GateScores`."""
+
+    requests: int
+    views: int
+    edges: list[float]
+    counts: list[int]
+
+
 class Lifelong(TypedDict):
     """What was measured of all requests together."""
 
     heat_map: HeatMap
     curve: list[Point]
+    own_views: OwnViews
 
 
 class Status(TypedDict):

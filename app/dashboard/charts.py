@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from markupsafe import Markup
 
 from app.chat.schemas import GateScores
 from app.dashboard.svg import drawing, label, line, tag
-from app.removal.lifelong import HeatMap, Point
+from app.removal.lifelong import HeatMap, OwnViews, Point
 
 _WIDTH = 720.0
 
@@ -59,7 +59,7 @@ def heat_map(shown: HeatMap) -> Markup | None:
     if not shown.cells:
         return None
     left, top = 130.0, 8.0
-    side = min(24.0, max(9.0, (_WIDTH - left - 8) / max(1, len(shown.generations))))
+    side = float(min(24, max(9, int((_WIDTH - left - 8) / max(1, len(shown.generations))))))
     rows = {request: i for i, request in enumerate(shown.requests)}
     columns = {number: i for i, number in enumerate(shown.generations)}
     height = top + side * len(rows) + 26
@@ -75,16 +75,18 @@ def heat_map(shown: HeatMap) -> Markup | None:
         if i % every == 0
     ]
     for cell in shown.cells:
-        x, y = left + side * columns[cell.generation], top + side * rows[cell.request_id]
+        x, y = left + side * columns[cell.generation] + 1, top + side * rows[cell.request_id] + 1
         told = "not measurable" if cell.value is None else f"{cell.value:.3f}, n = {cell.n}"
-        when = "before it went live" if cell.first else "measured again"
+        when = "before it went live" if cell.first else "again"
+        square = f"M{x:g} {y:g}h{side - 2:g}v{side - 2:g}h-{side - 2:g}z"  # less text than a rect
         parts.append(
             tag(
-                "rect",
-                tag("title", f"{cell.request_id}, generation {cell.generation}: {told} ({when})"),
-                x=x + 1, y=y + 1, width=side - 2, height=side - 2, class_=f"cell {_shade(shown, cell.value)}",
+                "path",
+                tag("title", f"generation {cell.generation}, {when}: {told}"),
+                d=square,
+                class_=f"cell {_shade(shown, cell.value)}",
             )
-        )  # fmt: skip
+        )
     title = f"{shown.metric.replace('_', ' ')} of {len(rows)} requests over {len(columns)} generations"
     return drawing(width, height, title, parts)
 
@@ -133,46 +135,79 @@ def error_curve(points: Sequence[Point], metric: str) -> Markup | None:
     return drawing(_WIDTH, bottom + 44, f"Error of {metric.replace('_', ' ')} by number of experts", parts)
 
 
-def gate_histogram(scores: GateScores) -> Markup | None:
-    """Draw how others' pictures score (chance that the base model names a subject), with the threshold."""
-    if not scores.pictures:
+def gate_histogram(scores: GateScores | None, own: OwnViews) -> Markup | None:
+    """Draw how pictures score: the subjects' own held-out views above, others' below, and the threshold.
+
+    Both have the same axis, the chance that the base model names the subject, and heights of their own.
+    None if there is neither.
+    """
+    above = own if own.views else None
+    below = scores if scores is not None and scores.pictures else None
+    if above is None and below is None:
         return None
-    left, right, top, bottom = 48.0, _WIDTH - 16, 12.0, 190.0
-    lowest, highest = scores.edges[0], scores.edges[-1]
-    most = max(*scores.counts, 1)
+    left, right, top, tall = 48.0, _WIDTH - 16, 22.0, 120.0
+    middle = top + tall + 26
+    bottom = middle + tall if below is not None and above is not None else top + tall
 
     def x(log_chance: float) -> float:
-        share = (min(max(log_chance, lowest), highest) - lowest) / (highest - lowest)
-        return left + (right - left) * share
+        lowest = own.edges[0]
+        return left + (right - left) * (min(max(log_chance, lowest), 0.0) - lowest) / -lowest
 
-    parts = [line(left, bottom, right, bottom, "grid"), label(left - 6, top + 8, str(most), anchor="end")]
-    for i, count in enumerate(scores.counts):
-        x0, x1 = x(scores.edges[i]), x(scores.edges[i + 1])
-        tall = (bottom - top) * count / most
-        told = f"chance {10 ** scores.edges[i]:.2g} to {10 ** scores.edges[i + 1]:.2g}: {count} pictures"
+    parts = []
+    if above is not None:
+        parts += _bars(above.edges, above.counts, x, top + tall, tall, "bar own", "views of the subjects")
+        parts.append(label(left + 4, top - 8, f"the subjects themselves: {above.views} held-out views"))
+    if below is not None:
+        parts += _bars(below.edges, below.counts, x, bottom, tall, "bar", "pictures of others")
+        told = f"others: {below.pictures} pictures, {below.never_asked} of them not drawn"
+        parts.append(label(left + 4, bottom - tall - 8, told))
+    for exponent in range(math.ceil(own.edges[0]), 1):
+        parts.append(label(x(exponent), bottom + 18, f"{10.0**exponent:g}", anchor="middle"))
+    axis = "chance that the base model names the subject"
+    parts.append(label((left + right) / 2, bottom + 36, axis, anchor="middle"))
+    if scores is not None:
+        for limit, text, kind, anchor in (
+            (scores.watched_from, "watched", "watch", "end"),
+            (scores.threshold, "claimed", "limit", None),
+        ):
+            at = x(math.log10(limit) if limit > 0 else own.edges[0])
+            parts += [
+                line(at, top - 2, at, bottom, kind),
+                label(at + (-4 if anchor else 4), top + 10, text, anchor=anchor),
+            ]
+    title = "Gate scores of the subjects' own views and of others' pictures, with the threshold"
+    return drawing(_WIDTH, bottom + 44, title, parts)
+
+
+def _bars(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    x: Callable[[float], float],
+    bottom: float,
+    tall: float,
+    class_: str,
+    what: str,
+) -> list[Markup]:
+    """Draw a histogram that stands on `bottom`; its highest bar is `tall`."""
+    most = max(*counts, 1)
+    left, right = x(edges[0]), x(edges[-1])
+    parts = [line(left, bottom, right, bottom, "grid")]
+    parts.append(label(left - 6, bottom - tall + 8, str(most), anchor="end"))
+    for i, count in enumerate(counts):
+        x0, x1, height = x(edges[i]), x(edges[i + 1]), tall * count / most
+        told = f"chance {10 ** edges[i]:.2g} to {10 ** edges[i + 1]:.2g}: {count} {what}"
         parts.append(
             tag(
                 "rect",
                 tag("title", told),
                 x=x0 + 1,
-                y=bottom - tall,
+                y=bottom - height,
                 width=x1 - x0 - 2,
-                height=tall,
-                class_="bar",
+                height=height,
+                class_=class_,
             )
         )
-    for exponent in range(math.ceil(lowest), math.floor(highest) + 1):
-        parts.append(label(x(exponent), bottom + 18, f"{10.0**exponent:g}", anchor="middle"))
-    parts.append(
-        label((left + right) / 2, bottom + 36, "chance that the base model names a subject", anchor="middle")
-    )
-    for limit, text, kind in (
-        (scores.watched_from, "watched", "watch"),
-        (scores.threshold, "claimed", "limit"),
-    ):
-        at = x(math.log10(max(limit, 10**lowest)))
-        parts += [line(at, top - 6, at, bottom, kind), label(at + 4, top + 6, text)]
-    return drawing(_WIDTH, bottom + 44, "Gate scores of others' pictures, with the threshold", parts)
+    return parts
 
 
 def against(score: float, threshold: float | None) -> Markup:

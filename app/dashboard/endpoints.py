@@ -14,6 +14,7 @@ from app.dashboard.measured import router as measured
 from app.dashboard.metrics import router as metrics_router
 from app.dashboard.pages import CONTENT_SECURITY_POLICY, Figures, front_page
 from app.dashboard.playground import router as playground
+from app.dashboard.policy import router as policy
 from app.dashboard.repository import FigureRepository
 from app.dashboard.requests import router as requests
 from app.dashboard.review import router as review
@@ -22,7 +23,7 @@ from app.registry.service import RegistryService
 from app.removal.states import State
 
 router = APIRouter()
-for _part in (metrics_router, entrance, requests, review, playground, measured, trail):
+for _part in (metrics_router, entrance, requests, review, playground, policy, measured, trail):
     router.include_router(_part)
 
 

@@ -105,9 +105,9 @@ def home(
 
 
 @router.get("/dashboard/static/{name}")
-def static(name: str) -> Response:
+def static(name: str, request: Request) -> Response:
     """Return a style sheet, a script or a picture of the dashboard itself."""
-    found = asset_response(name)
+    found = asset_response(name, request)
     if found is None:
         raise NotFound("There is no such file.")
     return found

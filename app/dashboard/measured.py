@@ -18,6 +18,8 @@ from app.removal.lifelong import LifelongMetric, LifelongService
 from app.removal.reading import ReadingService
 from app.removal.states import State
 
+SHOWN = 30
+"""Requests and generations of the heat map: 900 cells keep the page within 150 kB."""
 router = APIRouter(include_in_schema=False)
 Readers = Annotated[Visitor, Depends(visitor(*READERS))]
 
@@ -39,10 +41,11 @@ def verification(
         "verification.html",
         title="Verification",
         metric=metric,
-        heat=service.heat_map(who.principal, metric),
+        heat=service.heat_map(who.principal, metric, requests=SHOWN, generations=SHOWN),
         curve=service.curve(who.principal),
         newest=reading.status(who.principal, newest[0].id) if newest else None,
         gate=gate,
+        own=service.own_views(who.principal),
         why=why,
         operator=who.has(*OPERATORS),
     )

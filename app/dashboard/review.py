@@ -1,4 +1,4 @@
-"""Pages for operators: queue, evidence beside what the model says, failures, registry, policy."""
+"""Pages for operators: queue, evidence beside what the model says, failures, registry."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from app.registry.endpoints import Rollback
 from app.registry.service import RegistryService, roll_back
 from app.removal.acting import OPERATORS, possible
 from app.removal.errors import EvidenceGone
-from app.removal.reading import ReadingService, policy_view
+from app.removal.reading import ReadingService
 from app.removal.report import ReportService
 from app.removal.states import WAITING, WORKING, State
 from app.settings import Settings
 
 router = APIRouter(include_in_schema=False)
-_OPERATORS = Depends(visitor(*OPERATORS))
-Operators = Annotated[Visitor, _OPERATORS]
+Operators = Annotated[Visitor, Depends(visitor(*OPERATORS))]
 OperatorsForm = Annotated[Sent, Depends(sent(*OPERATORS))]
 SHOWN = 25
 
@@ -163,9 +162,3 @@ def rollback(form: OperatorsForm, session: SessionDep, settings: SettingsDep) ->
     wanted = RawBody({"generation": number}, []).validated(Rollback)
     roll_back(RegistryService(session, settings), form.visitor.principal, wanted.generation)
     return see_other("/dashboard/registry")
-
-
-@router.get("/dashboard/policy", dependencies=[_OPERATORS])
-def policy(request: Request, settings: SettingsDep) -> Response:
-    """Show the rules that the next approval takes its snapshot of."""
-    return render(request, "policy.html", title="Policy", policy=policy_view(settings).model_dump())

@@ -24,7 +24,7 @@ from app.api.deps import admitted
 from app.api.intake import RawBody, read_body
 from app.db.session import SessionFactory
 from app.kit.crypto import derive_key, keyed_token
-from app.kit.errors import Forbidden, Unauthenticated
+from app.kit.errors import Example, Forbidden, Unauthenticated
 from app.settings import Settings
 
 HOME = "/dashboard"
@@ -39,6 +39,7 @@ class NotOurForm(Forbidden):
     TYPE = "not-our-form"
     TITLE = "The form is not from this session"
     HINT = "Go back, load the page again, and send the form once more."
+    EXAMPLE = Example("The form was sent by another site.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Visitor:
 
 class NotLoggedIn(Unauthenticated):
     """There is no session, or it is over: the answer to a page leads to the login."""
+
+    EXAMPLE = Example("Nobody is logged in.", "Log in at /dashboard/login with an API key.")
 
 
 def _secret(settings: Settings) -> bytes:

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+import app.db.policy_models
 import app.db.webhook_models  # noqa: F401  its tables belong to the same schema
 from app.db.base import Base, Document, Id, JsonObject, Long, Moment, Sealed, Sha256, Words
 

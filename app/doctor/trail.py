@@ -27,6 +27,10 @@ _PAYLOAD: Mapping[str, str] = {
     "n": NUMBER, "answers": NUMBER, "requests": NUMBER, "measured": NUMBER, "because": CODE,
     "kept": NUMBER, "dropped": NUMBER,
     "scopes": CODES,
+    "review": CODE, "recipe": CODE, "max_attempts": NUMBER, "min_forget_quality": NUMBER, "max_leak": NUMBER,
+    "min_neighbour_utility": NUMBER, "min_base_identity": NUMBER, "max_gate_fpr": NUMBER,
+    "min_gate_tpr": NUMBER,
+    "changed": CODES,
 }  # fmt: skip
 """What an event's payload may say, and in what form. Words that people wrote have none of these."""
 

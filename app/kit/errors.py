@@ -1,6 +1,7 @@
 """Errors that say what to do next. Every one can be answered as an RFC 9457 problem document."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from app.kit.canonical import JsonValue
@@ -57,6 +58,15 @@ class LetheError(Exception):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One occurrence of a problem, for the documentation: what it says when it is raised."""
+
+    detail: str
+    hint: str = ""
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
 class Problem(LetheError):  # noqa: N818  its subclasses are named after what happened
     """A LetheError whose status, type and title are fixed by its class, for raising and for OpenAPI."""
 
@@ -64,6 +74,10 @@ class Problem(LetheError):  # noqa: N818  its subclasses are named after what ha
     TYPE: ClassVar[str] = "internal-error"
     TITLE: ClassVar[str] = "Internal error"
     HINT: ClassVar[str] = ""
+    EXAMPLE: ClassVar[Example] = Example(
+        "Something went wrong on our side.",
+        "Try again; if it stays, report the `X-Request-Id` of this answer.",
+    )
 
     def __init__(
         self,
@@ -77,6 +91,20 @@ class Problem(LetheError):  # noqa: N818  its subclasses are named after what ha
             self.STATUS, self.TYPE, self.TITLE, detail, hint or self.HINT, extra=extra, headers=headers
         )
 
+    @classmethod
+    def when(cls) -> str:
+        """Return when it is answered, as a sentence."""
+        told = "Something failed that should not." if cls is Problem else cls.__doc__ or ""
+        return " ".join(told.split())
+
+    @classmethod
+    def occurrence(cls) -> LetheError:
+        """Return the example of the documentation as an error."""
+        shown = cls.EXAMPLE
+        return LetheError(
+            cls.STATUS, cls.TYPE, cls.TITLE, shown.detail, shown.hint or cls.HINT, extra=shown.extra
+        )
+
 
 class InvalidInput(Problem):
     """Something in the request cannot be accepted; `errors` lists where and why."""
@@ -85,6 +113,10 @@ class InvalidInput(Problem):
     TYPE = "invalid-input"
     TITLE = "Invalid input"
     HINT = "Correct the fields listed under `errors` and send the request again."
+    EXAMPLE = Example(
+        "1 field(s) cannot be accepted.",
+        extra={"errors": [{"field": "body.class", "message": "Field required"}]},
+    )
 
 
 class Unauthenticated(Problem):
@@ -94,6 +126,7 @@ class Unauthenticated(Problem):
     TYPE = "unauthenticated"
     TITLE = "Authentication required"
     HINT = "Send `Authorization: Bearer <API key>`; make a key with `lethe keys create`."
+    EXAMPLE = Example("There is no API key in the request.")
 
     def __init__(self, detail: str = "", hint: str = "") -> None:
         super().__init__(detail, hint, headers={"WWW-Authenticate": 'Bearer realm="lethe"'})
@@ -105,6 +138,11 @@ class Forbidden(Problem):
     STATUS = 403
     TYPE = "forbidden"
     TITLE = "Not allowed with this key"
+    EXAMPLE = Example(
+        "This key has none of the scopes that are needed here.",
+        "Use a key with scope operator.",
+        {"needs_one_of": ["operator"]},
+    )
 
 
 class NotFound(Problem):
@@ -114,6 +152,7 @@ class NotFound(Problem):
     TYPE = "not-found"
     TITLE = "Not found"
     HINT = "Check the id; ids of other tenants are answered in the same way."
+    EXAMPLE = Example("Not Found", "Check the address; /docs lists every endpoint.")
 
 
 class Conflict(Problem):
@@ -122,6 +161,9 @@ class Conflict(Problem):
     STATUS = 409
     TYPE = "conflict"
     TITLE = "Not possible in the current state"
+    EXAMPLE = Example(
+        "The object has changed since it was read.", "Read it again, and see what is possible now."
+    )
 
 
 class PayloadTooLarge(Problem):
@@ -130,6 +172,9 @@ class PayloadTooLarge(Problem):
     STATUS = 413
     TYPE = "payload-too-large"
     TITLE = "Request too large"
+    EXAMPLE = Example(
+        "The body is larger than 67,108,864 bytes.", "Send fewer or smaller pictures, or less text."
+    )
 
 
 class UnsupportedMediaType(Problem):
@@ -138,6 +183,10 @@ class UnsupportedMediaType(Problem):
     STATUS = 415
     TYPE = "unsupported-media-type"
     TITLE = "Unsupported content type"
+    EXAMPLE = Example(
+        "The body is neither JSON nor a form.",
+        "Send `application/json`, or `multipart/form-data` with the pictures as files.",
+    )
 
 
 class BadRequest(Problem):
@@ -146,6 +195,9 @@ class BadRequest(Problem):
     STATUS = 400
     TYPE = "malformed-body"
     TITLE = "Malformed request body"
+    EXAMPLE = Example(
+        "The body is not JSON.", "Check that the body is what its Content-Type says; /docs shows examples."
+    )
 
 
 class RateLimited(Problem):
@@ -155,6 +207,7 @@ class RateLimited(Problem):
     TYPE = "rate-limited"
     TITLE = "Too many requests"
     HINT = "Wait for as many seconds as `Retry-After` says."
+    EXAMPLE = Example("This key may ask 1200 times in 60 s.", "Ask again in 12 s, and then less often.")
 
 
 class AddressTooLong(Problem):
@@ -164,6 +217,7 @@ class AddressTooLong(Problem):
     TYPE = "address-too-long"
     TITLE = "Address too long"
     HINT = "Put data into the body, where the endpoint takes one."
+    EXAMPLE = Example("The address has 9,120 bytes; the limit is 8,192.")
 
 
 class HeadersTooLarge(Problem):
@@ -173,6 +227,7 @@ class HeadersTooLarge(Problem):
     TYPE = "headers-too-large"
     TITLE = "Headers too large"
     HINT = "Send the key, the content type, and little else."
+    EXAMPLE = Example("The headers have 26,210 bytes; the limit is 24,576.")
 
 
 class TooSlow(Problem):
@@ -182,6 +237,7 @@ class TooSlow(Problem):
     TYPE = "too-slow"
     TITLE = "Request came too slowly"
     HINT = "Send the request again, over a faster connection or with smaller pictures."
+    EXAMPLE = Example("The body did not come within 20 s.")
 
 
 class ServiceUnavailable(Problem):
@@ -191,3 +247,4 @@ class ServiceUnavailable(Problem):
     TYPE = "unavailable"
     TITLE = "Temporarily unavailable"
     HINT = "Try again in a few seconds."
+    EXAMPLE = Example("The database did not answer.")

@@ -25,6 +25,7 @@ Prefix = Literal[
     "wha",
     "chatcmpl",
     "ses",
+    "pol",
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from app.kit.errors import PayloadTooLarge, Problem
+from app.kit.errors import Example, PayloadTooLarge, Problem
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that are read, by their content; the name and the declared type of a file are ignored."""
@@ -45,6 +45,7 @@ class PictureInvalid(Problem):
     TYPE = "picture-invalid"
     TITLE = "Picture cannot be used"
     HINT = _ACCEPTED
+    EXAMPLE = Example("The picture is empty (0 bytes).")
 
 
 class PictureTooLarge(PayloadTooLarge):
@@ -52,6 +53,10 @@ class PictureTooLarge(PayloadTooLarge):
 
     TYPE = "picture-too-large"
     TITLE = "Picture too large"
+    EXAMPLE = Example(
+        "The picture has 12,582,912 bytes; the limit is 10,485,760.",
+        "Scale the picture down; 1,024 pixels on the longer side are plenty.",
+    )
 
 
 class PictureTooManyPixels(PictureInvalid):
@@ -59,6 +64,10 @@ class PictureTooManyPixels(PictureInvalid):
 
     TYPE = "picture-too-many-pixels"
     TITLE = "Picture has too many pixels"
+    EXAMPLE = Example(
+        "The picture has 12,000 x 9,000 pixels; the limit is 40,000,000 in all.",
+        "Scale the picture down; 1,024 pixels on the longer side are plenty.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

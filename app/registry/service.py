@@ -13,6 +13,7 @@ from app.audit.service import AuditService
 from app.db.models import Expert, InterimProtection, Replica
 from app.db.repository import Page, lock_ledger
 from app.kit.canonical import JsonValue
+from app.kit.errors import Example
 from app.kit.ids import expert_id_of
 from app.registry.errors import GenerationNotFound, NotLive, NotPublishing, RootAlone
 from app.registry.generations import GenerationWriter
@@ -27,6 +28,7 @@ class StalePublish(NotPublishing):
     TYPE = "stale-lease"
     TITLE = "The lease was lost"
     HINT = "Stop working on this request; another attempt has taken over."
+    EXAMPLE = Example("Token 4 is not the current one for req_01a20a91610c7527afee37a6345c8f6a.")
 
 
 class ExpertRefLike(Protocol):

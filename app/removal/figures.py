@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, and_, func, select, true
 
 from app.db.models import Generation, GenerationExpert, Remeasurement, RemovalRequest, VerificationScore
 from app.db.repository import Repository
+from app.removal.states import State
 
 Measured = tuple[str, int, float | None, int, bool | None]
 """Request, generation, value, n, whether it met its threshold."""
@@ -110,6 +111,30 @@ class LifelongRepository(Repository[Remeasurement]):
         )
         rows = self.session.execute(statement)
         return [Pooled(row[0], row[1], (row[2] or 0.0) / row[3], row[3]) for row in rows]
+
+    def own_views(self, tenant_id: str | None, requests: int) -> list[list[float]]:
+        """Return, of each of the newest active requests, what its own held-out views scored."""
+        score = VerificationScore
+        newest = (
+            select(score.request_id, func.max(score.attempt).label("attempt"))
+            .group_by(score.request_id)
+            .subquery()
+        )
+        statement = (
+            select(score.details["own_views"])
+            .join(newest, and_(newest.c.request_id == score.request_id, newest.c.attempt == score.attempt))
+            .join(RemovalRequest, RemovalRequest.id == score.request_id)
+            .where(
+                score.metric == "gate_tpr",
+                score.details.has_key("own_views"),
+                RemovalRequest.state == State.ACTIVE,
+            )
+            .order_by(score.request_id.desc())
+            .limit(requests)
+        )
+        if tenant_id is not None:
+            statement = statement.where(RemovalRequest.tenant_id == tenant_id)
+        return [[float(one) for one in row] for row in self.session.scalars(statement)]
 
     def experts_in(self, generations: Sequence[int]) -> dict[int, int]:
         """Return how many experts each of these generations has."""

@@ -216,7 +216,7 @@ class FilingService:
             self._follow(request, first, bool(pictures))
         else:
             removal.transition(request_id, Event.SUBMIT, actor=principal.key_id)
-            if self._settings.review_policy == "auto":
+            if removal.policies.in_force().review == "auto":
                 removal.approve(request_id, actor="policy:auto")
         return self._accepted(request)
 

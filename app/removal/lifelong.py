@@ -11,6 +11,9 @@ from app.accounts.principal import Principal
 from app.removal.figures import LifelongRepository
 
 LifelongMetric = Literal["forget_quality", "leak"]
+GATE_LOWEST, GATE_BINS = -6.0, 24
+GATE_EDGES = tuple(GATE_LOWEST * (1 - i / GATE_BINS) for i in range(GATE_BINS + 1))
+"""Bins of the gate's scores: decimal logarithms of a chance, from one in a million to certain."""
 _Z = 1.959963984540054  # the 97.5th percentile of the standard normal distribution
 
 
@@ -62,6 +65,20 @@ def wilson(mean: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnViews:
+    """How held-out views of the subjects themselves score at the gate, as a histogram.
+
+    `edges`: of the bins, decimal logarithms of the chance that the base model names the subject; what lies
+    below the lowest is in the first bin.
+    """
+
+    requests: int
+    views: int
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
 class LifelongService:
     """One transaction's view of all that was measured, as far as a key may see it."""
 
@@ -81,6 +98,16 @@ class LifelongService:
         cells += [Cell(*row, first=False) for row in again if row[1] in numbers and row[:2] not in known]
         have = {cell.request_id for cell in cells}
         return HeatMap(metric, tuple(r for r in sorted(shown) if r in have), tuple(numbers), tuple(cells))
+
+    def own_views(self, principal: Principal, *, requests: int = 200) -> OwnViews:
+        """Return how the subjects' own views scored when the newest active requests were verified."""
+        found = self._rows.own_views(principal.sees, requests)
+        scores = [score for row in found for score in row]
+        counts = [0] * GATE_BINS
+        for score in scores:
+            place = int((score - GATE_LOWEST) / -GATE_LOWEST * GATE_BINS)
+            counts[min(max(place, 0), GATE_BINS - 1)] += 1
+        return OwnViews(len(found), len(scores), GATE_EDGES, tuple(counts))
 
     def curve(self, principal: Principal, *, points: int = 24) -> list[Point]:
         """Return the error of each generation that was measured, evenly thinned out to `points` a metric.

@@ -12,12 +12,11 @@ from app.db.repository import Page
 from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 from app.registry.service import RegistryService
-from app.removal.records import Policy, Score
+from app.removal.records import Score
 from app.removal.repository import EventRepository, RequestRepository
 from app.removal.schemas import (
     EvidenceView,
     Links,
-    PolicyView,
     RequestView,
     ScoreView,
     StageView,
@@ -27,7 +26,7 @@ from app.removal.schemas import (
 )
 from app.removal.service import RemovalService
 from app.removal.states import ENDED, FINAL, WAITING, WORKING, State
-from app.removal.timeline import timeline, usual_seconds
+from app.removal.timeline import Stage, remaining_seconds, timeline, usual_seconds
 from app.settings import Settings
 
 SCOPE = (
@@ -91,6 +90,7 @@ class ReadingService:
         state = State(request.state)
         scores = self._removal.scores(lead.id)
         transitions = self._events.transitions(request.id)
+        stages = self._stages(request, lead, transitions)
         protection = self._registry.protection(lead.id) if request.state not in _UNPROTECTED else None
         cap = (lead.policy or {}).get("max_attempts")
         return StatusView(
@@ -102,7 +102,7 @@ class ReadingService:
             stage=lead.stage if state in WORKING else None,
             percent=100 if state is State.ACTIVE else lead.percent,
             message=lead.message,
-            eta=self._eta(lead),
+            eta=self._eta(lead, stages),
             attempt=lead.attempt,
             max_attempts=cap if isinstance(cap, int) else None,
             cancel_requested=request.cancel_requested_at is not None,
@@ -116,7 +116,7 @@ class ReadingService:
             updated_at=max(request.updated_at, lead.updated_at),
             expected_by=request.expected_by,
             transitions=[_transition(event) for event in transitions],
-            stages=self._stages(request, lead, transitions),
+            stages=[StageView(**asdict(stage)) for stage in stages],
             scores=[ScoreView.of(score) for score in scores] or None,
             links=Links.of(request.id, request.linked_to_id),
         )
@@ -231,37 +231,31 @@ class ReadingService:
 
     def _stages(
         self, request: RemovalRequest, lead: RemovalRequest, own: Sequence[RequestEvent]
-    ) -> list[StageView]:
+    ) -> list[Stage]:
         state = State(lead.state)
         moves = own if lead is request else self._events.transitions(lead.id)
         working = state is State.QUEUED or state in WORKING
         usual = usual_seconds(list(self._events.lately_active(20).values())) if working else None
-        return [StageView(**asdict(stage)) for stage in timeline(moves, state, utcnow(), usual)]
+        return timeline(moves, state, utcnow(), usual)
 
-    def _eta(self, request: RemovalRequest) -> datetime | None:
-        """From this request's own speed once a tenth is done, else from the last ones' median duration."""
-        state = State(request.state)
-        if (state is not State.QUEUED and state not in WORKING) or request.queued_at is None:
+    def _eta(self, request: RemovalRequest, stages: Sequence[Stage]) -> datetime | None:
+        """What the stages that are left usually take; without a history, this request's own speed so far.
+
+        A request that waits for a worker is told by how long others took, their waiting included.
+        """
+        state, now = State(request.state), utcnow()
+        if state is State.QUEUED and request.queued_at is not None:
+            usual = self._requests.median_duration()
+            return None if usual is None else max(request.queued_at + usual, now + timedelta(seconds=1))
+        if state not in WORKING:
             return None
-        now = utcnow()
-        if request.percent >= 10:
-            return now + (now - request.queued_at) * ((100 - request.percent) / request.percent)
-        usual = self._requests.median_duration()
-        return None if usual is None else max(request.queued_at + usual, now + timedelta(seconds=1))
-
-
-def policy_view(settings: Settings) -> PolicyView:
-    """Return the rules in force now."""
-    now = Policy.of(settings, None).as_json()
-    return PolicyView.model_validate(
-        {name: value for name, value in now.items() if name in PolicyView.model_fields}
-        | {
-            "response_days": settings.response_days,
-            "evidence_retention_days": settings.evidence_retention_days,
-            "max_pictures": settings.max_pictures,
-            "max_picture_bytes": settings.max_picture_bytes,
-        }
-    )
+        left = remaining_seconds(stages)
+        if left is not None:
+            return now + timedelta(seconds=max(left, 1.0))
+        begun = min((stage.started_at for stage in stages if stage.started_at is not None), default=None)
+        if begun is None or request.percent < 10:
+            return None
+        return now + (now - begun) * ((100 - request.percent) / request.percent)
 
 
 def request_view(request: RemovalRequest) -> RequestView:

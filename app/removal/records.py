@@ -1,9 +1,9 @@
 """Values that the removal service hands to workers and pages."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
 from app.kit.canonical import JsonValue
 from app.settings import Settings
@@ -21,6 +21,10 @@ CLASSES = (
 )
 """The classes of subjects, as MLUBench spells them."""
 
+RecipeName = Literal["default", "strong"]
+RECIPES: tuple[str, ...] = get_args(RecipeName)
+"""The recipes that workers know; the recipes themselves are in `workers.training.recipe`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -36,7 +40,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules a request is judged by, as they were when it was approved."""
+    """The rules a request is judged by, as they were when it was approved.
+
+    `version` is that of the policy that operators set; 0: the settings alone.
+    """
 
     review: str
     recipe: str
@@ -50,6 +57,7 @@ class Policy:
     max_gate_fpr: float
     min_gate_tpr: float
     seed: int
+    version: int = 0
 
     @classmethod
     def of(cls, settings: Settings, model_fingerprint: str | None) -> Self:
@@ -68,6 +76,10 @@ class Policy:
             min_gate_tpr=settings.min_gate_tpr,
             seed=settings.seed,
         )
+
+    def under(self, version: int, rules: Mapping[str, JsonValue]) -> Self:
+        """Return this policy with the rules that a version sets."""
+        return replace(self, version=version, **cast("dict[str, Any]", dict(rules)))  # checked when set
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the snapshot as it is stored."""

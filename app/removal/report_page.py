@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -12,11 +13,12 @@ body { max-width: 50rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2rem; font-size: 1.15rem; }
 table { border-collapse: collapse; width: 100%; }
 td, th { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top; }
-th { font-weight: 600; }
+th { font-weight: 600; } th[scope=row] { width: 12rem; font-weight: 500; }
+table + table { margin-top: 1.2rem; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .ok { color: #18794e; } .bad { color: #cd2b31; }
 .box { border: 1px solid currentColor; padding: .2rem 1rem; }
-code { overflow-wrap: anywhere; }
+code, td { overflow-wrap: anywhere; }
 footer { margin-top: 3rem; font-size: .9rem; opacity: .8; }
 @media (prefers-color-scheme: dark) { .ok { color: #4cc38a; } .bad { color: #ff6369; } }
 @media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } tr { break-inside: avoid; } }
@@ -58,7 +60,7 @@ def page(report: Node) -> str:
 </head>
 <body>
 <h1>Removal report</h1>
-<p>Request <code>{escape(str(request["id"]))}</code>, as of {escape(str(report["generated_at"]))}.</p>
+<p>Request <code>{escape(str(request["id"]))}</code>, as of {_when(report["generated_at"])}.</p>
 {"".join(part for part in parts if part)}
 <footer>{escape(str(report["scope"]))}</footer>
 </body>
@@ -74,6 +76,19 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = ["".join(_cell(cell) for cell in row) for row in rows]
     return f"<table>\n<tr>{top}</tr>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+
+
+def _facts(rows: Iterable[tuple[str, object]]) -> str:
+    """Return names and values as a table; figures stand where words do."""
+    lines = (
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(_text(value))}</td></tr>' for name, value in rows
+    )
+    return "<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def _when(at: object) -> str:
+    """Return an RFC 3339 time of the report to the second."""
+    return f"{datetime.fromisoformat(str(at)):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _cell(value: object) -> str:
@@ -122,14 +137,14 @@ def _asked(report: Node) -> str:
     rows = [
         ("Subject", named),
         ("Kind", asked["class"]),
-        ("Legal ground", asked["legal_ground"]),
-        ("Filed", asked["filed_at"]),
+        ("Legal ground", str(asked["legal_ground"]).replace("_", " ")),
+        ("Filed", _when(asked["filed_at"])),
         ("Pictures sent", asked["pictures"]),
         ("Pictures kept", asked["pictures_kept"]),
         ("Follows", request["linked_to"]),
     ]
-    steps = [(step["state"], step["at"]) for step in request["transitions"]]
-    body = _table(("", ""), [row for row in rows if row[1] is not None])
+    steps = [(str(step["state"]).replace("_", " "), _when(step["at"])) for step in request["transitions"]]
+    body = _facts([row for row in rows if row[1] is not None])
     return _section("What was asked", body + "\n" + _table(("State", "Since"), steps))
 
 
@@ -220,4 +235,4 @@ def _technical(report: Node) -> str:
     rows = [(f"policy: {key}", value) for key, value in (report["policy"] or {}).items()]
     rows += [(f"expert: {key}", value) for key, value in expert.items()]
     rows += [("audit events", audit["events"]), ("hash of the last", audit["last_hash"])]
-    return _section("Technical", _table(("", ""), rows))
+    return _section("Technical", _facts(rows))

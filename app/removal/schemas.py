@@ -5,7 +5,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.removal.records import CLASSES, Score
+from app.removal.records import CLASSES, RecipeName, Score
 
 LegalGround = Literal[
     "gdpr_art_17",
@@ -216,9 +216,87 @@ class EvidenceView(BaseModel):
     purged_at: datetime | None = Field(description="When it was deleted; null: it is kept, encrypted.")
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PolicyRules(BaseModel):
+    """Rules that operators may set; what is left out or null is as the settings have it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    review: Literal["auto", "manual"] | None = Field(
+        default=None, description="`auto`: requests are approved by themselves; `manual`: by a person."
+    )
+    recipe: RecipeName | None = Field(default=None, description="How experts are trained.")
+    max_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="How often a worker takes a request up before it fails."
+    )
+    min_forget_quality: Share | None = Field(
+        default=None, description="Least share of the subject's prompts that are refused cleanly."
+    )
+    max_leak: Share | None = Field(
+        default=None, description="Most of what the base model knew that may reach a caller."
+    )
+    min_neighbour_utility: Annotated[float, Field(ge=0, le=10)] | None = Field(
+        default=None, description="Least usefulness of answers about neighbours, relative to the base model."
+    )
+    min_base_identity: Share | None = Field(
+        default=None, description="Least share of base-routed answers that are the same to the letter."
+    )
+    max_gate_fpr: Share | None = Field(
+        default=None, description="Most of others' pictures that the gate may take for the subject."
+    )
+    min_gate_tpr: Share | None = Field(
+        default=None, description="Least share of questions about the subject that are recognised."
+    )
+
+
+class PolicyChange(BaseModel):
+    """A policy that shall be in force from now on: all rules that are set, not only those that change."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "based_on": 0,
+                "reason": "The regulator asks for a person's decision.",
+                "rules": {"review": "manual", "min_forget_quality": 0.99},
+            }
+        },
+    )
+
+    based_on: int = Field(
+        ge=0, le=2**31 - 1, strict=True, description="`version` of the policy that was looked at before."
+    )
+    reason: str = Field(
+        min_length=3,
+        max_length=2000,
+        pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$",
+        description="Why, for whoever reads the history. No control characters.",
+    )
+    rules: PolicyRules
+
+
+class PolicyVersionView(BaseModel):
+    """One version of the policy: what was set, by whom, and why."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    version: int
+    rules: PolicyRules
+    reason: str
+    changed_by: str
+    created_at: datetime
+
+
 class PolicyView(BaseModel):
     """The rules in force now. A request is judged by those of the moment in which it was approved."""
 
+    version: int = Field(description="Goes up with every change; 0: as the settings have it.")
+    overridden: list[str] = Field(description="Rules that were set with `PUT /policy`; others are settings.")
+    changed_at: datetime | None
+    changed_by: str | None = Field(description="Id of the key that made this version.")
+    reason: str | None
     review: str
     recipe: str
     model: str
@@ -273,11 +351,25 @@ class PointView(BaseModel):
     high: float
 
 
+class OwnViewsView(BaseModel):
+    """How held-out views of the subjects themselves score at the gate, over the newest active requests."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    requests: int
+    views: int
+    edges: list[float] = Field(
+        description="Of the bins: decimal logarithms of the chance that the base model names the subject."
+    )
+    counts: list[int]
+
+
 class LifelongView(BaseModel):
     """What was measured of all requests together."""
 
     heat_map: HeatMapView
     curve: list[PointView]
+    own_views: OwnViewsView
 
 
 class FailureView(BaseModel):

@@ -14,6 +14,7 @@ from app.kit.pictures import Picture
 from app.removal.errors import IllegalTransition, RequestNotFound, TooManyPictures
 from app.removal.evidence import EvidenceStore, SealedEvidence
 from app.removal.lifecycle import Lifecycle, require_unfollowed
+from app.removal.policies import PolicyService
 from app.removal.records import Checkpoint, Policy, Score, Subject
 from app.removal.repository import RequestRepository, WorkRepository
 from app.removal.states import STAGES, WORKING, Event, State
@@ -28,6 +29,7 @@ class RemovalService:
         self.requests = RequestRepository(session)
         self.evidence = EvidenceStore(session, settings)
         self.lifecycle = Lifecycle(session, settings.redis_url)
+        self.policies = PolicyService(session, settings)
         self._work = WorkRepository(session)
         self._audit = AuditService(session)
 
@@ -47,7 +49,7 @@ class RemovalService:
     def approve(self, request_id: str, *, actor: str, reason: str | None = None) -> State:
         """Approve: snapshot the policy onto the request, and write the job row. Returns `queued`."""
         self.lifecycle.transition(request_id, Event.APPROVE, actor=actor, reason=reason)
-        policy = Policy.of(self.settings, self.requests.serving_fingerprint())
+        policy = self.policies.in_force(self.requests.serving_fingerprint())
         self.requests.patch(request_id, policy=policy.as_json())
         return self.lifecycle.transition(request_id, Event.ENQUEUE, actor=actor)
 

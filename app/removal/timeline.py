@@ -61,6 +61,20 @@ def timeline(
     return found
 
 
+def remaining_seconds(stages: Sequence[Stage]) -> float | None:
+    """Return how long the rest usually takes; None if that cannot be told of some stage that is not done.
+
+    What takes longer than usual by now is taken to be nearly done.
+    """
+    left = 0.0
+    for stage in stages:
+        if stage.progress in ("current", "ahead"):
+            if stage.usual is None:
+                return None
+            left += max(stage.usual - (stage.seconds or 0.0), 0.0)
+    return left
+
+
 def _at_rest(name: str, last: str | None, state: State) -> Progress:
     """What a stage is while no worker holds the request: `last` is the one that was entered last."""
     if last is None or state in (State.RECEIVED, State.IN_REVIEW, State.APPROVED, State.QUEUED):

@@ -1,6 +1,6 @@
 """What can go wrong with webhooks."""
 
-from app.kit.errors import Conflict, InvalidInput, NotFound
+from app.kit.errors import Conflict, Example, InvalidInput, NotFound
 
 
 class WebhookNotFound(NotFound):
@@ -9,6 +9,7 @@ class WebhookNotFound(NotFound):
     TYPE = "webhook-not-found"
     TITLE = "No such webhook"
     HINT = "Check the id; `GET /webhooks` lists those of this key's tenant."
+    EXAMPLE = Example("There is no webhook with this id.")
 
 
 class TooManyWebhooks(Conflict):
@@ -17,6 +18,7 @@ class TooManyWebhooks(Conflict):
     TYPE = "too-many-webhooks"
     TITLE = "Too many webhooks"
     HINT = "Delete one first: `DELETE /webhooks/{id}`."
+    EXAMPLE = Example("A tenant can have 10.")
 
 
 class WebhookUrlRefused(InvalidInput):
@@ -24,3 +26,4 @@ class WebhookUrlRefused(InvalidInput):
 
     TYPE = "webhook-url-refused"
     TITLE = "The address cannot be used"
+    EXAMPLE = Example("It is no URL.", "Send one such as https://example.org/lethe.")

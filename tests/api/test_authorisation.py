@@ -59,6 +59,7 @@ class Row:
 
 
 REASON: Json = {"reason": "why not"}
+POLICY: Json = {"based_on": 0, "reason": "why not", "rules": {"review": "manual"}}
 MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/"): Row("public"),
     ("GET", "/healthz"): Row("public"),
@@ -87,6 +88,8 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/requests/{request_id}/evidence"): Row("object", OPERATORS),
     ("GET", "/requests/{request_id}/evidence/{evidence_id}"): Row("object", OPERATORS),
     ("GET", "/policy"): Row("system", OPERATORS),
+    ("PUT", "/policy"): Row("system", OPERATORS, 403, POLICY),  # root's alone
+    ("GET", "/policy/versions"): Row("system", OPERATORS),
     ("GET", "/measurements/lifelong"): Row("system", READERS),
     ("POST", "/chat/compare"): Row("system", OPERATORS, 422, {"messages": []}),
     ("GET", "/chat/attacks"): Row("system", OPERATORS),
@@ -144,6 +147,7 @@ MATRIX: dict[tuple[str, str], Row] = {
     ("GET", "/dashboard/registry"): Row("page", OPERATORS),
     ("POST", "/dashboard/registry/rollback"): Row("form", OPERATORS, 403, {"generation": "0"}),
     ("GET", "/dashboard/policy"): Row("page", OPERATORS),
+    ("POST", "/dashboard/policy"): Row("form", OPERATORS, 403, {"based_on": "0", "reason": "why not"}),
     ("GET", "/dashboard/playground"): Row("page", frozenset({"chat", "operator"})),
     ("POST", "/dashboard/playground"): Row("form", frozenset({"chat", "operator"}), 503, {"message": "Hi"}),
     ("POST", "/dashboard/playground/attack"): Row("form", OPERATORS, 503, {"about": "x", "attack": "hex"}),

@@ -127,7 +127,14 @@ def test_registry_and_policy(desk: Open, active: str) -> None:
     page.get_by_role("button", name="Put right").click()
     page.wait_for_function(f"document.querySelector('main p b').textContent > {before}")
     assert "rollback" in page.get_by_role("main").inner_text()
-    theirs.go("/dashboard/policy")
+    page = theirs.go("/dashboard/policy")
+    page.get_by_label("Max leak").fill("0.01")
+    page.get_by_label("Review").select_option("manual")
+    page.get_by_label("Reason, for whoever reads the history").fill("As agreed.")
+    page.get_by_role("button", name="Put in force").click()
+    page.get_by_text("version 1, since").wait_for()
+    assert page.get_by_role("region", name="History").get_by_text("As agreed.").is_visible()
+    assert page.get_by_label("Max leak").input_value() == "0.01"
     theirs.shoot("policy")
     theirs.check()
 

@@ -113,6 +113,51 @@ class TestFiling:
         assert len(lethe.json("requests", "--limit", "2")) == 2  # type: ignore[arg-type]  # a list
 
 
+class TestPolicy:
+    @pytest.fixture
+    def root(self, lethe: Shell) -> Shell:
+        lethe.key = lethe.service.root
+        return lethe
+
+    def test_shows_what_is_set_and_what_are_settings(self, root: Shell) -> None:
+        done = root("policy", "set", "max_leak=0.01", "recipe=strong", "--reason", "as agreed")
+        assert done.exit_code == 0, done.output
+        assert "as agreed" in done.stdout
+        found = root.json("policy", "show")
+        assert isinstance(found, dict)
+        assert (found["version"], found["overridden"]) == (1, ["recipe", "max_leak"])
+
+    def test_the_other_rules_stay(self, root: Shell) -> None:
+        assert root("policy", "set", "max_leak=0.01", "--reason", "first").exit_code == 0
+        assert root("policy", "set", "max_attempts=5", "--reason", "second").exit_code == 0
+        found = root.json("policy", "set", "--default", "max_leak", "--reason", "third")
+        assert isinstance(found, dict)
+        assert (found["version"], found["overridden"], found["max_leak"]) == (3, ["max_attempts"], 0)
+        history = root("policy", "history").stdout
+        assert "max_leak=0.01, max_attempts=5" not in history.splitlines()[3]
+        assert all(reason in history for reason in ("first", "second", "third"))
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "told"),
+        [
+            (["max_leak"], 2, "max_leak=0.01"),
+            ([], 2, "nothing to change"),
+            (["max_leak=2"], 7, "rules.max_leak"),
+            (["nothing=1"], 7, "rules.nothing"),
+        ],
+        ids=str,
+    )
+    def test_what_cannot_be_set(self, root: Shell, arguments: list[str], status: int, told: str) -> None:
+        refused = root("policy", "set", *arguments, "--reason", "why not")
+        assert refused.exit_code == status
+        assert told in refused.stderr
+
+    def test_by_one_tenant_alone(self, lethe: Shell) -> None:
+        refused = lethe("policy", "set", "max_leak=0.5", "--reason", "why not")
+        assert refused.exit_code == 4
+        assert "`root`" in refused.stderr
+
+
 class TestReview:
     def test_approve_then_cancel(self, lethe: Shell) -> None:
         request_id = filed(lethe)

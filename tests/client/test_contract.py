@@ -16,7 +16,7 @@ from app.api import health, problems
 from app.audit import schemas as audit
 from app.chat import schemas as chat
 from app.client import AsyncClient, Client, types
-from app.client.errors import IllegalTransitionError, RequestNotFoundError, kinds
+from app.client.errors import IllegalTransitionError, PolicyChangedError, RequestNotFoundError, kinds
 from app.kit.errors import Problem
 from app.main import create_app
 from app.registry import endpoints as registry
@@ -36,9 +36,12 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "Stage": removal.StageView,
     "KeptPicture": removal.EvidenceView,
     "Policy": removal.PolicyView,
+    "PolicyRules": removal.PolicyRules,
+    "PolicyVersion": removal.PolicyVersionView,
     "Cell": removal.CellView,
     "HeatMap": removal.HeatMapView,
     "Point": removal.PointView,
+    "OwnViews": removal.OwnViewsView,
     "Lifelong": removal.LifelongView,
     "Status": removal.StatusView,
     "Failure": removal.FailureView,
@@ -210,5 +213,18 @@ class TestAgainstTheService:
             assert (made["number"], made["restored_from"]) == (newest["number"] + 1, newest["number"])
             assert await lethe.ready()
             assert (await lethe.readiness())["checks"]["database"] == "ok"
+
+        _ask(service, service.root, use)
+
+    def test_the_policy(self, service: Service) -> None:
+        async def use(lethe: AsyncClient) -> None:
+            before = await lethe.policy()
+            made = await lethe.set_policy({"max_leak": 0.01}, reason="agreed", based_on=before["version"])
+            assert (made["version"], made["max_leak"], made["overridden"]) == (1, 0.01, ["max_leak"])
+            with pytest.raises(PolicyChangedError) as refused:
+                await lethe.set_policy({"max_leak": 0.02}, reason="agreed", based_on=before["version"])
+            assert refused.value.problem["version"] == 1
+            versions = (await lethe.policy_versions(limit=1))["items"]
+            assert versions[0]["rules"]["max_leak"] == 0.01
 
         _ask(service, service.root, use)

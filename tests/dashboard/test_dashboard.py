@@ -7,12 +7,14 @@ import re
 import pytest
 from sqlalchemy import text
 
-from app.dashboard.rendering import CONTENT_SECURITY_POLICY
+from app.dashboard.measured import SHOWN
+from app.dashboard.rendering import CONTENT_SECURITY_POLICY, takes_gzip
 from app.db.models import Remeasurement
 from app.kit.ids import new_id
-from tests.dashboard.browsing import browser, links
+from app.removal.lifelong import Cell, HeatMap, LifelongService, Point
+from tests.dashboard.browsing import Browser, browser, links
 from tests.removal.active import activate_verified
-from tests.service import Service, png
+from tests.service import Response, Service, png
 
 MOST_BYTES = 150_000
 PAGES = (
@@ -22,6 +24,13 @@ PAGES = (
     "/dashboard/requests/{id}", "/dashboard/requests/{id}/review", "/dashboard/requests/{id}/failures",
     "/dashboard/audit/events/{seq}", "/dashboard/login", "/dashboard/nowhere",
 )  # fmt: skip
+
+
+def transferred(visitor: Browser, page: Response) -> int:
+    """Return the bytes of a page and everything it loads, uncompressed."""
+    assets = [a for a in links(page.text) if a.startswith("/dashboard/static/")]
+    assert assets
+    return len(page.content) + sum(len(visitor.get(asset).content) for asset in assets)
 
 
 class TestEveryPage:
@@ -40,9 +49,7 @@ class TestEveryPage:
                 path
             )
             assert not re.search(r"<style|<script(?! src=)|\sstyle=|\son\w+=|javascript:", page.text), path
-            assets = [a for a in links(page.text) if a.startswith("/dashboard/static/")]
-            whole = len(page.content) + sum(len(visitor.get(asset).content) for asset in assets)
-            assert whole <= MOST_BYTES, (path, whole)
+            assert transferred(visitor, page) <= MOST_BYTES, (path, transferred(visitor, page))
 
     def test_policy_allows_nothing_inline_and_no_other_host(self) -> None:
         assert "unsafe" not in CONTENT_SECURITY_POLICY
@@ -59,6 +66,58 @@ class TestEveryPage:
             assert answer.headers["content-type"].startswith(kind)
             assert "immutable" in answer.headers["cache-control"]
             assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", answer.text)
+
+    def test_assets_are_compressed_and_not_sent_twice(self, shared: Service) -> None:
+        plain = shared.client.get("/dashboard/static/style.css", headers={"Accept-Encoding": "identity"})
+        packed = shared.client.get("/dashboard/static/style.css", headers={"Accept-Encoding": "br, gzip"})
+        assert packed.headers["content-encoding"] == "gzip"
+        assert "content-encoding" not in plain.headers
+        assert packed.text == plain.text
+        assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+        assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+        for answer, coding in ((plain, "identity"), (packed, "gzip")):
+            known = {"Accept-Encoding": coding, "If-None-Match": f'"other", {answer.headers["etag"]}'}
+            again = shared.client.get("/dashboard/static/style.css", headers=known)
+            assert (again.status_code, again.content) == (304, b"")
+            assert "immutable" in again.headers["cache-control"]
+
+    @pytest.mark.parametrize(
+        ("accepted", "takes"),
+        [
+            ("gzip", True), ("gzip, deflate, br", True), ("GZIP;q=0.5", True), ("", False), ("br", False),
+            ("gzip;q=0", False), ("gzip; q=0.000", False), ("*", False),
+        ],
+    )  # fmt: skip
+    def test_who_takes_gzip(self, accepted: str, takes: bool) -> None:
+        assert takes_gzip(accepted) is takes
+
+    def test_pages_are_not_compressed(self, shared: Service) -> None:
+        """A token and names beside text from the address: their length must tell nothing (BREACH)."""
+        page = browser(shared, shared.root).get("/dashboard", headers={"Accept-Encoding": "gzip"})
+        assert "content-encoding" not in page.headers
+
+    def test_full_pages_are_small_too(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With more rows than a page shows, and a heat map and a curve as full as they get."""
+        for i in range(30):
+            service.file(f"Subject {i}")
+        ids = [new_id("req") for _ in range(SHOWN)]
+        full = HeatMap(
+            "forget_quality", tuple(ids), tuple(range(1000, 1000 + SHOWN)),
+            tuple(Cell(r, 1000 + i, 0.98765, 1234, True, False) for r in ids for i in range(SHOWN)),
+        )  # fmt: skip
+        points = [
+            Point(1000 + i, 100 + i, metric, 0.0123456, 98765, 0.012, 0.013)
+            for metric in ("forget_quality", "leak", "changed_answers") for i in range(24)
+        ]  # fmt: skip
+        monkeypatch.setattr(LifelongService, "heat_map", lambda *_, **__: full)
+        monkeypatch.setattr(LifelongService, "curve", lambda *_, **__: points)
+        visitor = browser(service, service.root)
+        for path in [path for path in PAGES if "{" not in path and path not in PAGES[-2:]]:
+            page = visitor.get(path)
+            assert page.status_code == 200, path
+            assert transferred(visitor, page) <= MOST_BYTES, (path, transferred(visitor, page))
+            if path.endswith("verification"):
+                assert page.text.count('class="cell h') == SHOWN * SHOWN
 
     @pytest.mark.parametrize("name", ["..%2fsession.py", "nothing.css", "style.py", "%2e%2e"])
     def test_only_assets(self, shared: Service, name: str) -> None:
@@ -203,7 +262,48 @@ class TestFigures:
         assert "2 experts, generation" in page
         other = browser(service, service.stranger).get("/dashboard/verification").text
         assert first not in other
-        assert "<rect" not in other
+        assert 'class="cell' not in other
+
+
+class TestPolicy:
+    def test_root_changes_it_and_reads_what_was_before(self, service: Service) -> None:
+        service.file()
+        root = browser(service, service.root)
+        form = {"based_on": "0", "reason": "Stricter <b>now</b>", "max_leak": "", "min_gate_tpr": "0.99"}
+        answer = root.send("/dashboard/policy", "/dashboard/policy", **form)
+        assert answer.status_code == 303, answer.text
+        page = root.get("/dashboard/policy").text
+        assert "version 1, since" in page
+        assert "min gate tpr 0.99" in page
+        assert "Stricter &lt;b&gt;now&lt;/b&gt;" in page
+        assert "1 by the settings" in page
+        assert "They keep their rules." in page
+
+    def test_what_cannot_be_accepted_comes_back_filled_in(self, service: Service) -> None:
+        root = browser(service, service.root)
+        form = {"based_on": "0", "reason": "Why not", "max_leak": "much", "min_gate_tpr": "0.99"}
+        answer = root.send("/dashboard/policy", "/dashboard/policy", **form)
+        assert answer.status_code == 422
+        assert "rules.max_leak" in answer.text
+        assert (
+            'name="max_leak" inputmode="decimal" maxlength="20" autocomplete="off" value="much"'
+            in answer.text
+        )
+        assert "Why not" in answer.text
+
+    def test_changed_by_somebody_else_meanwhile(self, service: Service) -> None:
+        root = browser(service, service.root)
+        form = {"based_on": "0", "reason": "Why not", "max_leak": "0.1"}
+        assert root.send("/dashboard/policy", "/dashboard/policy", **form).status_code == 303
+        answer = root.send("/dashboard/policy", "/dashboard/policy", **form | {"max_leak": "0.2"})
+        assert answer.status_code == 409
+        assert 'name="based_on" value="1"' in answer.text
+        assert 'value="0.2"' in answer.text
+
+    def test_other_tenants_read_it(self, service: Service) -> None:
+        page = browser(service, service.operator).get("/dashboard/policy").text
+        assert "Put in force" not in page
+        assert "Operators of the tenant" in page
 
 
 class TestAudit:

@@ -17,17 +17,18 @@ from app.chat.metrics import ChatMetrics
 from app.db.models import Replica
 from app.registry.repository import ReplicaRepository
 from app.removal.records import Score
-from app.removal.states import State
 from app.webhooks.delivery import Deliverer
 from app.webhooks.sending import Sent
+from tests.operations.expressions import UnknownError, labels_of, metrics_of
 from tests.service import Service
 
 OPERATIONS = Path(app.__file__).parents[1] / "docs" / "operations"
-_NAME = re.compile(r"\b((?:lethe|process)_[a-z0-9_]+)(\{[^}]*\})?")
-_LABEL = re.compile(r'([a-z_]+)\s*(=~|!=|!~|=)\s*"([^"]*)"')
-_GROUPED = re.compile(r"\b(?:by|on|without)\s*\(([^)]*)\)")
-_SCRAPED = {"instance", "job"}
-"""Labels that Prometheus adds."""
+
+
+def targets() -> list[dict[str, Any]]:
+    """Every query of the dashboard."""
+    board = json.loads((OPERATIONS / "grafana.json").read_text(encoding="utf-8"))
+    return [target for panel in board["panels"] for target in panel.get("targets", ())]
 
 
 def expressions() -> list[tuple[str, str]]:
@@ -74,40 +75,53 @@ def exported(service: Service) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def test_every_metric_and_label_is_exported(service: Service) -> None:
-    known = exported(service)
-    for where, expression in expressions():
-        names = _NAME.findall(expression)
-        assert names, (where, expression)
-        labels: set[str] = set()
-        for name, selector in names:
-            assert name in known, f"{where} asks for {name}, which /metrics does not have"
-            labels |= {label for one in known[name] for label in one}
-            for label, _, value in _LABEL.findall(selector):
-                if label in _SCRAPED:
-                    continue
-                values = {one[label] for one in known[name] if label in one}
-                assert values, f"{where}: {name} has no label {label}"
-                if label != "state":
-                    assert any(re.fullmatch(value, one) for one in values), f"{where}: no {label} is {value}"
-                else:
-                    states = {*(state.value for state in State), "enabled", "disabled"}
-                    assert set(value.split("|")) <= states, f"{where}: unknown state in {value}"
-        for grouped in _GROUPED.findall(expression):
-            for label in filter(None, (one.strip() for one in grouped.split(","))):
-                assert label in labels | _SCRAPED, f"{where} groups by {label}, which is nowhere"
-        assert expression.count("(") == expression.count(")"), where
+class TestExpressions:
+    def test_every_metric_label_and_value_is_exported(self, service: Service) -> None:
+        known = exported(service)
+        for where, expression in expressions():
+            try:
+                labels_of(expression, known)
+            except (ValueError, UnknownError) as error:
+                pytest.fail(f"{where}: {error}")
 
+    def test_what_an_alert_or_a_legend_tells_is_among_the_labels(self, service: Service) -> None:
+        known = exported(service)
+        for rule in alerts():
+            told = " ".join(rule["annotations"].values())
+            named = set(re.findall(r"\$labels\.([a-z_]+)", told))
+            assert named <= labels_of(rule["expr"], known), rule["alert"]
+        for target in targets():
+            named = set(re.findall(r"\{\{\s*([a-z_]+)\s*\}\}", target.get("legendFormat", "")))
+            assert named <= labels_of(target["expr"], known), target
 
-def test_everything_exported_is_on_the_dashboard(service: Service) -> None:
-    shown = {
-        name for where, text in expressions() if where.startswith("panel") for name, _ in _NAME.findall(text)
-    }
-    for name in exported(service):
-        if not name.startswith("lethe_") or name.endswith("_created"):
-            continue
-        family = re.sub(r"_(bucket|count|sum)$", "", name)
-        assert any(one.startswith(family) for one in shown), f"{name} is on no panel"
+    def test_everything_exported_is_on_the_dashboard(self, service: Service) -> None:
+        shown = set().union(*(metrics_of(target["expr"]) for target in targets()))
+        for name in exported(service):
+            if not name.startswith("lethe_") or name.endswith("_created"):
+                continue
+            family = re.sub(r"_(bucket|count|sum)$", "", name)
+            assert any(one.startswith(family) for one in shown), f"{name} is on no panel"
+
+    @pytest.mark.parametrize(
+        ("expression", "told"),
+        [
+            ("sum(rate(lethe_jobs[5m])", "parenthesis"),
+            ("sum(rate(lethe_jobs_waiting))", "matrix"),
+            ("lethe_nothing > 0", "does not have lethe_nothing"),
+            ('lethe_requests{stage="active"}', "no label stage"),
+            ('lethe_requests{state="activ"}', "is activ"),
+            ('lethe_requests{state=~"active|gone"}', "never gone"),
+            ("max by (replica) (lethe_requests)", "grouped by replica"),
+            ("lethe_requests - on (stage) lethe_stage_requests", "matched on stage"),
+        ],
+    )
+    def test_what_is_wrong_is_found(self, expression: str, told: str) -> None:
+        known: dict[str, list[dict[str, str]]] = {
+            "lethe_jobs_waiting": [{}], "lethe_requests": [{"state": "active"}],
+            "lethe_stage_requests": [{"stage": "train"}],
+        }  # fmt: skip
+        with pytest.raises((ValueError, UnknownError), match=told):
+            labels_of(expression, known)
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sqlalchemy import select, update
 
-from app.db.models import AuditEvent, Evidence, Remeasurement
+from app.db.models import AuditEvent, Evidence, Remeasurement, VerificationScore
 from app.kit.ids import new_id
-from app.removal.lifelong import wilson
+from app.removal.lifelong import GATE_BINS, GATE_EDGES, wilson
 from tests.removal.active import activate_verified
 from tests.service import Service, assert_problem
 
@@ -66,6 +66,7 @@ class TestLifelong:
         assert found == {
             "heat_map": {"metric": "forget_quality", "requests": [], "generations": [], "cells": []},
             "curve": [],
+            "own_views": {"requests": 0, "views": 0, "edges": list(GATE_EDGES), "counts": [0] * GATE_BINS},
         }
 
     def test_first_and_again(self, service: Service) -> None:
@@ -91,6 +92,25 @@ class TestLifelong:
         [point] = found["curve"]
         assert (point["experts"], point["error"], point["n"]) == (2, 0.25, 20)
         assert point["low"] < 0.25 < point["high"]
+
+    def test_own_views_of_active_requests(self, service: Service) -> None:
+        first = activate_verified(service)
+        second = activate_verified(service, "Somebody Else", expert_id="exp_b")
+        for request_id, views in ((first, [-0.01, -0.02]), (second, [-9.0])):
+            with service.sessions.begin() as session:
+                session.add(
+                    VerificationScore(
+                        id=new_id("scr"), request_id=request_id, attempt=1, metric="gate_tpr", value=1.0, n=2,
+                        details={"own_views": views, "claimed_from": -1.3},
+                    )
+                )  # fmt: skip
+        found = service.get("/measurements/lifelong").json()["own_views"]
+        assert (found["requests"], found["views"]) == (2, 3)
+        assert (found["counts"][0], found["counts"][-1]) == (1, 2)
+        assert len(found["edges"]) == len(found["counts"]) + 1
+        assert service.get("/measurements/lifelong", service.stranger).json()["own_views"]["views"] == 0
+        service.post(f"/requests/{second}/revoke")
+        assert service.get("/measurements/lifelong").json()["own_views"]["views"] == 2
 
     def test_another_tenant_sees_nothing_of_it(self, service: Service) -> None:
         activate_verified(service)

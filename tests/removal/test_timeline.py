@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from app.removal.states import State
-from app.removal.timeline import timeline, usual_seconds
+from app.removal.timeline import remaining_seconds, timeline, usual_seconds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -69,3 +69,24 @@ def test_usual_is_the_median() -> None:
     assert usual_seconds([moves("preparing", "training"), moves("preparing", "training"), slow]) == {
         "prepare": 2
     }
+
+
+USUAL = {"prepare": 10.0, "train": 60.0, "calibrate": 4.0, "verify": 20.0, "publish": 2.0}
+
+
+def left(*states: str, at: int, usual: dict[str, float] | None = None) -> float | None:
+    stages = timeline(moves(*states), State(states[-1]), START + timedelta(seconds=at), usual or USUAL)
+    return remaining_seconds(stages)
+
+
+def test_remaining_is_what_is_left_of_the_usual_times() -> None:
+    """Not of the time since it was queued: it may have waited for a worker."""
+    assert left("queued", "preparing", "training", at=4 + 25) == 35 + 4 + 20 + 2
+
+
+def test_remaining_of_a_stage_that_takes_longer_than_usual() -> None:
+    assert left("queued", "preparing", "training", at=4 + 500) == 4 + 20 + 2
+
+
+def test_remaining_without_a_history_of_every_stage() -> None:
+    assert left("queued", "preparing", at=5, usual={"prepare": 10.0}) is None

@@ -45,6 +45,7 @@ from workers.verification.metrics import (
     told,
     utility_points,
 )
+from workers.verification.own_views import own_views
 from workers.verification.probing import Attempted, Probed, Probes, score_probes
 from workers.verification.suite import Kept, Suite
 
@@ -135,12 +136,12 @@ def verify(
         **_other_rates(suite, asked),
         **_earlier_rates(earlier, again),
     }
-    details: dict[str, dict[str, JsonValue]] = {}
+    details = {"gate_tpr": own_views(router, expert_id, suite)}
     failures = [*_subject_failures(suite, asked), *_kept_failures(suite, asked), *_earlier(earlier, again)]
     if probes is not None:
         probed = _probe(router, suite, asked, probes, cancelled)
         rates |= probed.rates
-        details = probed.details
+        details |= probed.details
         failures += [_got_through(attempt, answer) for attempt, answer in probed.through]
     scores = tuple(score_of(name, rate, thresholds, details.get(name)) for name, rate in rates.items())
     passed = all(score.passed is not False for score in scores)

@@ -100,6 +100,17 @@ class TestVerify:
         assert scores["base_identity"].value == 1.0
         assert scores["changed_answers"].value == 0.0
 
+    def test_own_views_are_held_out_and_score_above_the_threshold(self, made: Made) -> None:
+        verdict = verify(made.router, made.expert.expert_id, made.suite, made.policy)
+        [found] = [score.details for score in verdict.scores if score.metric == "gate_tpr"]
+        scores, limit = found["own_views"], found["claimed_from"]
+        assert isinstance(scores, list)
+        assert isinstance(limit, float)
+        shown = {id(i) for r in made.suite.subject for m in r.prompt.conversation for i in m.images}
+        assert len(scores) >= len(shown) > 0
+        assert sum(float(str(score)) >= limit for score in scores) >= 0.9 * len(shown)
+        assert all(float(str(score)) <= 0 for score in scores)
+
     def test_every_figure_has_its_n_and_interval(self, made: Made) -> None:
         verdict = verify(made.router, made.expert.expert_id, made.suite, made.policy)
         for score in verdict.scores:

@@ -39,13 +39,14 @@ from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEn
 from app.lumoe.engines.replica import ReplicaError, WrongModelError
 from app.lumoe.engines.vllm import VllmEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
-from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
+from app.lumoe.expert import Decrypter, LoadedExpert, expert_folder, load_expert
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, Message
 from app.registry.replica import ReplicaAgent
 from app.registry.service import ExpertRow, InterimRow
+from app.removal.datakeys import DataKeys
 from app.settings import Settings
 
 _HOLD_EXPERTS = 4096
@@ -58,10 +59,10 @@ class ExpertLoader:
     Where others write with the experts, their matrices are checked like all files, and not kept here.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cipher: Decrypter) -> None:
         self._keep_adapters = settings.engine == "local"
         self._root = settings.experts_dir
-        self._cipher = settings.evidence_cipher()
+        self._cipher = cipher
         self._held: dict[str, LoadedExpert] = {}
 
     def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
@@ -96,7 +97,7 @@ class ChatEngine:
             if fleet is not None
             else LocalEngine(Router.build(mllm))
         )
-        self._loader = ExpertLoader(settings)
+        self._loader = ExpertLoader(settings, DataKeys(sessions, settings))
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
         self._refusals: Refusals | None = None

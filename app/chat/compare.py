@@ -121,7 +121,7 @@ class CompareService:
             EngineBusy: 503, this replica answers nobody at the moment.
         """
         if not self._engine.ready:
-            raise EngineBusy("Not answered: this replica has not loaded its experts yet.")
+            raise EngineBusy(f"Not answered: this replica may not: {'; '.join(self._engine.troubles)}.")
         try:
             served, base = await asyncio.gather(
                 self._engine.local.answer(conversation, max_new_tokens=max_tokens),
@@ -192,10 +192,10 @@ def gate_scores(engine: ChatEngine) -> GateScores:
     """Return the distribution that the threshold of this replica's generation was chosen from.
 
     Raises:
-        EngineBusy: 503, it has not loaded a generation yet.
+        EngineBusy: 503, it has not loaded a generation yet, or lost the database.
     """
     if not engine.ready:
-        raise EngineBusy("This replica has not loaded its experts yet.")
+        raise EngineBusy(f"This replica may not answer: {'; '.join(engine.troubles)}.")
     router = engine.local.router
     thresholds = router.gate.thresholds
     scores = thresholds.negatives().double()

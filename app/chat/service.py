@@ -189,14 +189,19 @@ class ChatEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether a registry generation has been loaded; before that, nothing may be answered."""
-        return self.agent.generation >= 0
+        """Whether a registry generation is served, and every request waits for this replica's word.
+
+        Otherwise nothing may be answered: an expert may be missing here that is live elsewhere.
+        """
+        return self.agent.current
 
     @property
     def troubles(self) -> list[str]:
         """What keeps this process from answering, in sentences; empty when it can."""
-        if not self.ready:
+        if self.agent.generation < 0:
             return ["not loaded"]
+        if not self.ready:
+            return ["cut off from the database for longer than its lease"]
         if self.fleet is not None and not self.fleet.usable:
             return [f"none of {len(self.fleet)} vLLM servers can be asked, the log says why"]
         return []
@@ -314,7 +319,7 @@ class ChatService:
         outcome: Outcome = "failed"
         try:
             if not self._engine.ready:
-                raise EngineStoppedError("this replica has not loaded its experts yet")
+                raise EngineStoppedError(f"this replica may not answer: {'; '.join(self._engine.troubles)}")
             async with aclosing(self._written(conversation, max_tokens, stop)) as events:
                 async for event in events:
                     if first:

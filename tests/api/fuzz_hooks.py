@@ -1,8 +1,8 @@
 """What schemathesis cannot know by itself about forms; loaded by it (`SCHEMATHESIS_HOOKS`).
 
-A form holds texts and files. Where a schema says `string`, `false` or `0.5` sent by a form is the text "false"
-or "0.5", as valid as any. Schemathesis sees that only in forms without files and without repeated fields; here
-it is seen in all. A text where a file belongs stays as wrong as it is.
+A form holds texts and files. Where a schema says `string`, a form's `false` or `0.5` is the text "false" or
+"0.5", as valid as any. Schemathesis sees that only in forms without files and without repeated fields; here
+in all. A text where a file belongs stays as wrong as it is.
 """
 
 from __future__ import annotations

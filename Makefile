@@ -6,7 +6,7 @@
 #   make audit [ONLINE=1]              known vulnerabilities (pip-audit) and bandit; ONLINE=1 fails if it cannot look
 #   make test-browser                  every journey through the dashboard in a real Chromium (installs it if need be)
 #   make docs                          the documentation as a site, in site/
-#   make test-docker                   builds the image, runs the compose stack, one request end to end
+#   make test-docker                   builds the image, runs the compose stack: a request end to end, three replicas
 #   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
 #   make clean                         removes .venv, var/ and caches
 SHELL := /bin/bash

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -258,59 +259,98 @@ class Asked:
         return status
 
 
-def test_three_replicas_behind_the_proxy(compose: Compose) -> None:
-    """Live in all three; one is killed, replaced, and answers nothing before it has the expert."""
+@dataclass
+class Scaled:
+    """Three replicas behind the proxy, and a request that was filed and approved there."""
+
+    compose: Compose
+    proxy: str
+    owner: Client
+    operator: Client
+    request_id: str
+    ask: Asked
+    questions: Sequence[Question]
+
+    UP = ("--profile", "proxy", "up", "-d", "--no-build", "--scale", "api=3")
+
+    def replicas(self) -> dict[str, str]:
+        """Where each replica listens, by its container."""
+        return {container: address(container) for container in self.compose.containers("api")}
+
+    def everywhere(self) -> None:
+        """Every replica, and the proxy, refuses every question."""
+        for url in (self.proxy, *self.replicas().values()):
+            assert {self.ask(url) for _ in self.questions} == {200}, url
+        assert self.ask.given_away == []
+
+    def replace_one(self) -> None:
+        """Kill one and start another: it answers nothing before it is ready, and the others go on."""
+        before = self.replicas()
+        subprocess.run(["docker", "rm", "-f", next(iter(before))], capture_output=True, check=True)
+        self.compose(*self.UP, "--no-recreate")
+        (fresh,) = self.replicas().keys() - before.keys()
+        url, starting, proxied = address(fresh), Counter[int](), Counter[int]()
+        deadline = time.monotonic() + UP_SECONDS
+        while not (ready := is_ready(url)) and time.monotonic() < deadline:
+            starting[self.ask(url)] += 1
+            proxied[self.ask(self.proxy)] += 1
+        assert ready
+        assert starting[0] + starting[503] > 0
+        assert proxied[200] > 0
+        assert proxied.keys() <= {200, 502, 503}, proxied
+        self.everywhere()
+
+
+@pytest.fixture(scope="module")
+def scaled(compose: Compose) -> Iterator[Scaled]:
     subject = candidates(world())[1]
-    asked = interview(world(), subject)
     proxy = f"http://127.0.0.1:{free_port()}"
     ports = {"LETHE_PORT": "0", "LETHE_PROXY_PORT": proxy.rpartition(":")[2]}
     compose.write_environment(compose.values | ports)
-    up = ("--profile", "proxy", "up", "-d", "--no-build", "--scale", "api=3")
-    compose(*up)
     try:
+        compose(*Scaled.UP)
         compose.wait_until_ready(proxy)
-        replicas = {container: address(container) for container in compose.containers("api")}
-        assert len(replicas) == 3
-        for url in replicas.values():
-            compose.wait_until_ready(url)
-        owner = Client(proxy, compose.key("owner", tenant="acme"))
-        operator = Client(proxy, compose.key("operator", tenant="root"))
-        chat = compose.key("chat", tenant="acme")
+        owner = Client(proxy, compose.key("owner", tenant="acme"), retries=8)
+        operator = Client(proxy, compose.key("operator", tenant="root"), retries=8)
+        questions = [q for q in interview(world(), subject) if q.group == "subject"]
+        ask = Asked(compose.key("chat", tenant="acme"), subject, questions)
         pictures = [(f"{view}.png", png(draw(subject, view))) for view in range(6)]
         filed = owner.submit(
             name=subject.name, klass=subject.klass, aliases=subject.aliases, pictures=pictures
         )
+        found = Scaled(compose, proxy, owner, operator, filed["id"], ask, questions)
+        for url in found.replicas().values():
+            compose.wait_until_ready(url)
         operator.approve(filed["id"])
-        status = list(owner.follow(filed["id"]))[-1]
-        assert status["state"] == "active", (status, compose("logs", "--tail", "60", "worker").stdout)
-        served = operator.experts()
-        assert [r["generation"] for r in served["replicas"] if r["error"] is None] == [
-            served["generation"]
-        ] * 3
-
-        questions = [q for q in asked if q.group == "subject"]
-        ask = Asked(chat, subject, questions)
-        for url in (proxy, *replicas.values()):
-            assert {ask(url) for _ in questions} == {200}, url
-        assert ask.given_away == []
-
-        killed = next(iter(replicas))
-        subprocess.run(["docker", "rm", "-f", killed], capture_output=True, check=True)
-        compose(*up, "--no-recreate")
-        (fresh,) = set(compose.containers("api")) - set(replicas)
-        url, before, deadline = address(fresh), Counter[int](), time.monotonic() + UP_SECONDS
-        while not (ready := is_ready(url)) and time.monotonic() < deadline:
-            before[ask(url)] += 1
-            ask(proxy)
-        assert ready
-        assert before.keys() <= {0, 503}, "it answered before it was ready"
-        assert sum(before.values()) > 0
-        assert {ask(url) for _ in questions} == {200}
-        assert {ask(proxy) for _ in questions} == {200}
-        assert ask.given_away == []
-        assert ask.statuses.keys() <= {0, 200, 502, 503}, ask.statuses
+        yield found
     finally:
         compose("--profile", "proxy", "rm", "-fs", "proxy", check=False)
+
+
+def test_three_replicas_refuse_whom_an_approved_request_is_about(scaled: Scaled) -> None:
+    """From the approval on, without an expert: in all three, and in the one that replaces a killed one."""
+    assert len(scaled.replicas()) == 3
+    deadline = time.monotonic() + UP_SECONDS
+    while not any(
+        interim["request_id"] == scaled.request_id and interim["protected_at"]
+        for interim in scaled.operator.interims()["items"]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    scaled.everywhere()
+    scaled.replace_one()
+
+
+def test_a_request_goes_live_in_three_replicas(scaled: Scaled) -> None:
+    """With its expert: in all three, and in the one that replaces a killed one."""
+    status = list(scaled.owner.follow(scaled.request_id))[-1]
+    assert status["state"] == "active", (status, scaled.compose("logs", "--tail", "60", "worker").stdout)
+    served = scaled.operator.experts()
+    assert scaled.request_id in {expert["request_id"] for expert in served["items"]}
+    serving = [r for r in served["replicas"] if r["generation"] == served["generation"]]
+    assert len(serving) >= 3
+    scaled.everywhere()
+    scaled.replace_one()
 
 
 def is_ready(url: str) -> bool:

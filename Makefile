@@ -8,7 +8,7 @@
 #   make screenshots                   the documentation's pictures of the dashboard, in docs/screenshots
 #   make problems                      docs/reference/problems.md, from the problem classes
 #   make docs                          the documentation as a site, in site/
-#   make test-docker                   builds the image, runs the compose stack, one request end to end
+#   make test-docker                   builds the image, runs the compose stack: a request end to end, three replicas
 #   make test-vllm                     a real vLLM server on the CPU that writes the answers (installs one, once)
 #   make clean                         removes .venv, var/ and caches
 SHELL := /bin/bash

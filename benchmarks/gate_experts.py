@@ -119,7 +119,15 @@ def real_experts(runtime: Runtime, wanted: Sequence[Entity], place: Path, consol
 def _calibrate(runtime: Runtime, entity: Entity, plant: Grown, place: Path) -> bool:
     case = case_of(runtime, entity)
     calibration = stages.calibrate(runtime, case, plant.training_set())
-    stages.write_candidate(runtime, case, calibration, plant.adapter, place / "experts", utcnow())
+    stages.write_candidate(
+        runtime,
+        case,
+        calibration,
+        plant.adapter,
+        place / "experts",
+        utcnow(),
+        runtime.settings.evidence_cipher(),
+    )
     return calibration.separates
 
 

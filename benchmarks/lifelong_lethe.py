@@ -60,7 +60,13 @@ class Lethe:
         path = self.runtime.experts_dir / case.expert_id
         if not path.is_dir():
             stages.write_candidate(
-                self.runtime, case, calibration, plant.adapter, self.runtime.experts_dir, utcnow()
+                self.runtime,
+                case,
+                calibration,
+                plant.adapter,
+                self.runtime.experts_dir,
+                utcnow(),
+                self.runtime.settings.evidence_cipher(),
             )
         self._add([self._load(subject)])
         self._removed += subject.names

@@ -98,7 +98,8 @@ class Job(Attempt):
 
     def __init__(self, runtime: Runtime, lease: Lease) -> None:
         super().__init__(runtime, lease)
-        self.work = WorkDirectory(runtime.experts_dir, self.request_id, runtime.cipher)
+        self.cipher = runtime.cipher.of(self.request_id)
+        self.work = WorkDirectory(runtime.experts_dir, self.request_id, self.cipher)
         self._training: TrainingSet | None = None
 
     # -- the order of things -----------------------------------------------------------------------
@@ -287,7 +288,9 @@ class Job(Attempt):
             raise _Stop
         root = self.work.path / f"candidate-{self.lease.token}-{attempt_round}"
         adapter = self.work.path / str(trained["directory"])
-        ref = stages.write_candidate(self.runtime, self.case, calibration, adapter, root, utcnow())
+        ref = stages.write_candidate(
+            self.runtime, self.case, calibration, adapter, root, utcnow(), self.cipher
+        )
         self.save(
             "calibrate",
             {

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.db.session import SessionFactory, create_engine_from, session_factory
-from app.kit.crypto import EvidenceCipher
 from app.kit.errors import ConfigurationError
 from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
 from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.registry.service import ExpertRow
+from app.removal.datakeys import DataKeys
 from app.settings import Settings
 from workers.forgetset.cohort import Cohort
 from workers.forgetset.directory_cohort import DirectoryCohort
@@ -33,7 +33,7 @@ class Runtime:
     settings: Settings
     sessions: SessionFactory
     mllm: MLLM
-    cipher: EvidenceCipher
+    cipher: DataKeys
     holder: str
     references: dict[str, tuple[Reference, ...]] = field(default_factory=dict)
     """Each live expert's fixed prompts after a publish, by the expert's key."""
@@ -50,11 +50,12 @@ class Runtime:
         Raises:
             ModelNotFoundError: The setting that names the model must be corrected.
         """
+        sessions = session_factory(create_engine_from(settings, pool_size=4))
         return cls(
             settings=settings,
-            sessions=session_factory(create_engine_from(settings, pool_size=4)),
+            sessions=sessions,
             mllm=mllm or MLLM.load(settings.model, settings.device),
-            cipher=settings.evidence_cipher(),
+            cipher=DataKeys(sessions, settings),
             holder=f"{socket.gethostname()}:{os.getpid()}",
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from app.kit.canonical import JsonValue
-from app.lumoe.expert import ExpertRef, load_expert, write_expert
+from app.lumoe.expert import Cipher, ExpertRef, load_expert, write_expert
 from app.lumoe.gate.calibration import Calibration, calibrate_gate
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.threshold import Thresholds
@@ -220,9 +220,18 @@ def _said_of_others(runtime: Runtime, case: Case, attributes: Sequence[str]) -> 
 
 
 def write_candidate(
-    runtime: Runtime, case: Case, calibration: Calibration, adapter: Path, root: Path, created_at: datetime
+    runtime: Runtime,
+    case: Case,
+    calibration: Calibration,
+    adapter: Path,
+    root: Path,
+    created_at: datetime,
+    key: Cipher,
 ) -> ExpertRef:
-    """Write the expert as it will be published, below ``root``; its version follows the published ones."""
+    """Write the expert as it will be published, below ``root``; its version follows the published ones.
+
+    ``key`` encrypts the subject's names and facts.
+    """
     published = runtime.experts_dir / case.expert_id
     versions = [int(p.name) for p in published.glob("*") if p.name.isdigit()] if published.is_dir() else []
     return write_expert(
@@ -233,7 +242,7 @@ def write_candidate(
         adapter_dir=adapter,
         gate=calibration.record,
         model_fingerprint=runtime.mllm.fingerprint,
-        key=runtime.cipher,
+        key=key,
         created_at=created_at,
     )
 

@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image as PillowImage
 from PIL.Image import Image
 
-from app.kit.crypto import DecryptionError, EvidenceCipher
+from app.kit.crypto import DecryptionError
+from app.lumoe.expert import Cipher
 from app.lumoe.types import Conversation, Message
 from workers.forgetset.build import Example, TrainingSet
 from workers.forgetset.elicit import Knowledge, Reference
@@ -26,7 +27,7 @@ _HEADER_BYTES = 8
 class WorkDirectory:
     """One request's directory. Every file is written beside its place, flushed and renamed."""
 
-    def __init__(self, experts_dir: Path, request_id: str, cipher: EvidenceCipher) -> None:
+    def __init__(self, experts_dir: Path, request_id: str, cipher: Cipher) -> None:
         self.path = experts_dir / ".work" / request_id
         self._request_id = request_id
         self._cipher = cipher

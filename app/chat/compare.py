@@ -122,7 +122,7 @@ class CompareService:
             AnswerTimeout: 504, it took too long.
         """
         if not self._engine.ready:
-            raise EngineBusy("Not answered: this replica has not loaded its experts yet.")
+            raise EngineBusy(f"Not answered: this replica may not: {'; '.join(self._engine.troubles)}.")
         ask, asker = self._engine.local.answer, self._principal.key_id
         try:
             served, base = await asyncio.gather(
@@ -199,10 +199,10 @@ def gate_scores(engine: ChatEngine) -> GateScores:
     """Return the distribution that the threshold of this replica's generation was chosen from.
 
     Raises:
-        EngineBusy: 503, it has not loaded a generation yet.
+        EngineBusy: 503, it has not loaded a generation yet, or lost the database.
     """
     if not engine.ready:
-        raise EngineBusy("This replica has not loaded its experts yet.")
+        raise EngineBusy(f"This replica may not answer: {'; '.join(engine.troubles)}.")
     router = engine.local.router
     thresholds = router.gate.thresholds
     scores = thresholds.negatives().double()

@@ -127,6 +127,8 @@ async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conv
         fields = dict(given)
         if len(fields) < len(given):
             raise InvalidConversation("A field of the form was given twice.", "Give every field once.")
+        if fields.get("pictures"):
+            raise InvalidConversation("`pictures` is text.", "Send each picture as a file of the form.")
         asked = _validated(_form_json(fields))
         return asked, await run_in_threadpool(with_files, asked, files, settings)
     raise UnsupportedMediaType(

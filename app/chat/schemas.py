@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.kit.whole import WholeNumber
+
 MAX_MESSAGES = 64
 MAX_NEW_TOKENS = 1024
 
@@ -50,7 +52,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_tokens: int = Field(default=64, ge=1, le=MAX_NEW_TOKENS, strict=True)
+    max_tokens: WholeNumber = Field(default=64, ge=1, le=MAX_NEW_TOKENS)
     stream: bool = Field(default=False, strict=True)
 
 
@@ -130,7 +132,7 @@ class AttackRequest(BaseModel):
 
     request_id: str = Field(max_length=64)
     attack: str = Field(max_length=64, description="`GET /chat/attacks` lists them.")
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Another one, another wording.")
+    seed: WholeNumber = Field(default=0, ge=0, le=2**31 - 1, description="Another one, another wording.")
 
 
 class AskedTurn(BaseModel):

@@ -46,7 +46,7 @@ from app.lumoe.engines.queued import AnswerTimeoutError, EngineBusyError, Engine
 from app.lumoe.engines.replica import ReplicaError, WrongModelError
 from app.lumoe.engines.vllm import VllmEngine
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
-from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
+from app.lumoe.expert import Decrypter, LoadedExpert, expert_folder, load_expert
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
@@ -55,6 +55,7 @@ from app.lumoe.types import Answer, Conversation, Message
 from app.lumoe.writers import bank_of
 from app.registry.replica import ReplicaAgent
 from app.registry.service import ExpertRow, InterimRow
+from app.removal.datakeys import DataKeys
 from app.settings import Settings
 
 _log = get_logger("chat")
@@ -66,10 +67,10 @@ class ExpertLoader:
     Where others write with the experts, their matrices are checked like all files, and not kept here.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cipher: Decrypter) -> None:
         self._keep_adapters = settings.engine == "local"
         self._root = settings.experts_dir
-        self._cipher = settings.evidence_cipher()
+        self._cipher = cipher
         self._held: dict[str, LoadedExpert] = {}
 
     def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
@@ -105,7 +106,7 @@ class ChatEngine:
         self.pace = Pace()
         self.fleet = fleet
         self.local = _engine_of(settings, mllm, fleet)
-        self._loader = ExpertLoader(settings)
+        self._loader = ExpertLoader(settings, DataKeys(sessions, settings))
         self._lock = threading.Lock()
         self._compacting: threading.Thread | None = None
         self._refusals: Refusals | None = None
@@ -198,14 +199,19 @@ class ChatEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether a registry generation has been loaded; before that, nothing may be answered."""
-        return self.agent.generation >= 0
+        """Whether a registry generation is served, and every request waits for this replica's word.
+
+        Otherwise nothing may be answered: an expert may be missing here that is live elsewhere.
+        """
+        return self.agent.current
 
     @property
     def troubles(self) -> list[str]:
         """What keeps this process from answering, in sentences; empty when it can."""
-        if not self.ready:
+        if self.agent.generation < 0:
             return ["not loaded"]
+        if not self.ready:
+            return ["cut off from the database for longer than its lease"]
         if self.fleet is not None and not self.fleet.usable:
             return [f"none of {len(self.fleet)} vLLM servers can be asked, the log says why"]
         return []
@@ -337,7 +343,7 @@ class ChatService:
         outcome: Outcome = "failed"
         try:
             if not self._engine.ready:
-                raise EngineStoppedError("this replica has not loaded its experts yet")
+                raise EngineStoppedError(f"this replica may not answer: {'; '.join(self._engine.troubles)}")
             async with aclosing(self._written(conversation, max_tokens, stop, sampling)) as events:
                 async for event in events:
                     if first:

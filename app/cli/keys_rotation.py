@@ -19,6 +19,7 @@ from app.cli.support import (
 )
 
 if TYPE_CHECKING:
+    from app.db.session import SessionFactory
     from app.settings import Settings
 
 app = typer.Typer()
@@ -31,7 +32,7 @@ def rotate_evidence(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Encrypt names, pictures and examples again, under LETHE_EVIDENCE_KEY.
+    """Encrypt everything that is encrypted again, under LETHE_EVIDENCE_KEY.
 
     First set a new key, with the old one among LETHE_EVIDENCE_KEYS_PREVIOUS (`--new` prints both), and
     restart API and workers. Then run this; if it is ended, run it again. Status 1 if something stays unread.
@@ -60,6 +61,11 @@ def rotate_evidence(
     else:
         done = ", ".join(f"{n} {what}" for what, n in report["done"].items()) or "nothing"
         console.print(f"Encrypted again under key {report['key']}: {done}.", soft_wrap=True)
+        for key_id in report["kept"]:
+            console.print(
+                f"Key {key_id} is kept encrypted in the database, for experts' files from before data keys.",
+                soft_wrap=True,
+            )
         for key_id, counts in report["still_needed"].items():
             console.print(f"Key {key_id} is still needed: {counts}", markup=False, soft_wrap=True)
         if not report["still_needed"]:
@@ -76,26 +82,44 @@ def rotate_evidence(
 def _rekey(settings: Settings) -> dict[str, Any]:
     """Encrypt again; return what was done and which keys are still needed, by what."""
     from app.db.session import create_engine_from, session_factory
-    from app.kit.crypto import key_id_of
-    from app.lumoe.expert import sealed_subject
-    from app.registry.service import RegistryService
-    from app.removal.rekeying import keys_in_use, rekey
+    from app.removal.rekeying import keep_keys_of_files, keys_in_use, rekey
 
     engine = create_engine_from(settings, pool_size=2)
     try:
         sessions = session_factory(engine)
         found = rekey(sessions, settings, actor="system:cli")
         current = settings.evidence_cipher().key_id
+        files = _keys_of_experts(sessions, settings)
+        kept = keep_keys_of_files(sessions, settings, files, actor="system:cli")
         with sessions.begin() as session:
             needed = {key: dict(counts) for key, counts in keys_in_use(session).items() if key != current}
-            for expert in RegistryService(session, settings).live_experts():
-                key_id = key_id_of(sealed_subject(settings.experts_dir, expert.path))
-                if key_id != current:
-                    counts = needed.setdefault(key_id, {})
-                    counts["experts"] = counts.get("experts", 0) + 1
     finally:
         engine.dispose()
-    return {"key": current, "done": dict(found.done), "unreadable": found.unreadable, "still_needed": needed}
+    return {
+        "key": current,
+        "done": dict(found.done),
+        "kept": kept,
+        "unreadable": found.unreadable,
+        "still_needed": needed,
+    }
+
+
+def _keys_of_experts(sessions: SessionFactory, settings: Settings) -> set[str]:
+    """Return the ids of the keys that the files of every expert version are under, live or not."""
+    from app.kit.crypto import DecryptionError, key_id_of
+    from app.lumoe.errors import ExpertCorruptError
+    from app.lumoe.expert import sealed_subject
+    from app.registry.service import RegistryService
+
+    found = set()
+    with sessions.begin() as session:
+        paths = RegistryService(session, settings).every_path()
+    for path in paths:
+        try:
+            found.add(key_id_of(sealed_subject(settings.experts_dir, path)))
+        except (ExpertCorruptError, DecryptionError):  # erased, or damaged: what the doctor says of live ones
+            continue
+    return found
 
 
 @app.command("rotate-signing")

@@ -155,6 +155,21 @@ class Evidence(Base):
     purged_at: Mapped[Moment | None]
 
 
+class DataKey(Base):
+    """A key that encrypts the files of one request, itself encrypted under the evidence key.
+
+    `id` is the key's own, as ciphertexts name it. Without a request: an evidence key of earlier, kept for
+    files from before there were data keys.
+    """
+
+    __tablename__ = "data_keys"
+
+    id: Mapped[str] = mapped_column(String(16, collation="C"), primary_key=True)
+    request_id: Mapped[Id | None] = mapped_column(ForeignKey("removal_requests.id"), unique=True)
+    sealed: Mapped[Sealed]
+    created_at: Mapped[datetime] = _now()
+
+
 class OutboxMessage(Base):
     """A job to publish, written with the state change that wants it. Its id is the task id."""
 

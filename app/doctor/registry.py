@@ -8,7 +8,7 @@ from app.db.models import Expert, Replica
 from app.doctor.findings import Check, Finding
 from app.doctor.repository import DoctorRepository, RequestRow
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import load_expert
+from app.lumoe.expert import Decrypter, load_expert
 from app.removal.states import ENDED, State
 from app.settings import Settings
 
@@ -74,9 +74,9 @@ def _protections(
             )
 
 
-def check_files(settings: Settings, live: Live) -> Iterator[Finding]:
+def check_files(settings: Settings, live: Live, cipher: Decrypter) -> Iterator[Finding]:
     """Yield live experts whose files are not those that were published, or cannot be decrypted here."""
-    root, cipher = settings.experts_dir.resolve(), settings.evidence_cipher()
+    root = settings.experts_dir.resolve()
     for expert_id, version, expert in live:
         if expert is None:
             yield Finding(

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session, aliased
 from app.db.models import (
     Acknowledgement,
     AuditEvent,
-    Evidence,
     Expert,
     Generation,
     GenerationExpert,
@@ -26,7 +25,6 @@ from app.db.models import (
 from app.kit.canonical import JsonValue
 
 V = TypeVar("V")
-_KEY_ID = slice(3, 11)  # of a ciphertext, see app/kit/crypto.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +129,6 @@ class DoctorRepository:
             .order_by(AuditEvent.seq)
         )
         return _grouped((row[0] or "", Step(row[1].removeprefix("request."), row[2], row[3])) for row in rows)
-
-    def sealed_under(self) -> dict[str, list[str]]:
-        """Return the requests whose subject or pictures are encrypted under each key, by the key's hex id."""
-        found: dict[str, list[str]] = {}
-        head = func.substring(RemovalRequest.subject_sealed, _KEY_ID.start + 1, 8)
-        subjects = select(RemovalRequest.id, head).where(RemovalRequest.subject_sealed.is_not(None))
-        part = func.substring(Evidence.sealed, _KEY_ID.start + 1, 8)
-        pictures = select(Evidence.request_id, part).where(Evidence.sealed.is_not(None)).distinct()
-        for statement in (subjects, pictures):
-            for request_id, key in self.session.execute(statement):
-                found.setdefault(bytes(key).hex(), []).append(request_id)
-        return found
 
     def newest(self) -> tuple[int, float]:
         """Return the newest generation's number and its age in seconds (0, 0 before the first)."""

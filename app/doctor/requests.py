@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from app.doctor.findings import Check, Finding
 from app.doctor.repository import DoctorRepository, RequestRow, Step
 from app.removal.lifecycle import FOLLOW
+from app.removal.sealed import COLUMNS, SealedRepository
 from app.removal.states import ENDED, FINAL, TRANSITIONS, WAITING, Event, State
 from app.settings import Settings
 
@@ -123,13 +124,15 @@ def _attempts(requests: Sequence[RequestRow]) -> Iterator[Finding]:
 def _keys(repository: DoctorRepository, settings: Settings) -> Iterator[Finding]:
     """Whatever is encrypted can be decrypted with a key that is configured."""
     known = settings.evidence_cipher().key_ids
-    for key, request_ids in sorted(repository.sealed_under().items()):
-        if key not in known:
-            for request_id in sorted(set(request_ids)):
+    sealed = SealedRepository(repository.session)
+    for column in COLUMNS:
+        for key, concerned in sealed.located(column):
+            if key not in known:
                 yield Finding(
                     Check.EVIDENCE_KEY,
-                    request_id,
-                    f"Its evidence is encrypted under key {key}, which is not configured.",
+                    concerned,
+                    f"Its {column.name.replace('_', ' ')} are encrypted under key {key}, which is not "
+                    "configured.",
                 )
 
 

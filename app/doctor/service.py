@@ -17,6 +17,7 @@ from app.doctor.repository import DoctorRepository
 from app.doctor.requests import check_requests
 from app.doctor.trail import check_trail
 from app.kit.wake import wake_client
+from app.removal.datakeys import DataKeys
 from app.settings import Settings
 
 
@@ -47,7 +48,7 @@ def examine(session_factory: SessionFactory, settings: Settings) -> Report:
         said = str(error.orig).splitlines()[0] if error.orig is not None else type(error).__name__
         down = Finding(Check.DATABASE, "system", f"It does not answer: {said}")
         return Report((*broker, down), 0, 0, 0, 0)
-    files = tuple(check_files(settings, looked.live))
+    files = tuple(check_files(settings, looked.live, DataKeys(session_factory, settings)))
     return Report(
         (*broker, *looked.findings, *files),
         looked.requests,

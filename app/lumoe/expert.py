@@ -23,6 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
+from app.kit.crypto import DecryptionError
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.gate.record import GateRecord
 
@@ -35,15 +36,19 @@ _MANIFEST = "manifest.json"
 _PEFT_PREFIX = "base_model.model."
 
 
-class Cipher(Protocol):
+class Decrypter(Protocol):
+    """Opens what authenticated encryption with associated data sealed, as `EvidenceCipher` does."""
+
+    def decrypt(self, ciphertext: bytes, aad: bytes) -> bytes:
+        """Decrypt; raises `app.kit.crypto.DecryptionError` for a changed text or `aad`, or another key."""
+        ...
+
+
+class Cipher(Decrypter, Protocol):
     """Authenticated encryption with associated data, as `app.kit.crypto.EvidenceCipher` gives it."""
 
     def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
         """Encrypt; `aad` is authenticated with it."""
-        ...
-
-    def decrypt(self, ciphertext: bytes, aad: bytes) -> bytes:
-        """Decrypt; raises if the text or `aad` was changed."""
         ...
 
 
@@ -134,10 +139,11 @@ def describe_expert(root: Path, path: str) -> ExpertRef:
     )
 
 
-def load_expert(path: Path, cipher: Cipher, *, manifest_sha256: str | None = None) -> LoadedExpert:
+def load_expert(path: Path, cipher: Decrypter, *, manifest_sha256: str | None = None) -> LoadedExpert:
     """Read an expert, checking every file against the manifest and the manifest against its known hash.
 
-    Raises `ExpertCorruptError` for anything missing, changed, foreign or unreadable.
+    Raises `ExpertCorruptError` for anything missing, changed, foreign or unreadable. What `cipher` raises
+    besides `DecryptionError`, such as a database that does not answer, is nothing about the files.
     """
     raw, manifest = _read_manifest(path)
     if manifest_sha256 is not None and hashlib.sha256(raw).hexdigest() != manifest_sha256:
@@ -149,12 +155,10 @@ def load_expert(path: Path, cipher: Cipher, *, manifest_sha256: str | None = Non
         aad = _aad(manifest["expert_id"], int(manifest["version"]))
         gate = GateRecord.restore(load_tensors(content[_GATE]), cipher.decrypt(content[_SUBJECT], aad))
         scale = float(config["lora_alpha"]) / int(config["r"])
-    except (KeyError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ExpertCorruptError(f"{path}: {type(error).__name__}: {error}") from error
-    except Exception as error:  # a cipher of any make: the files were written with another key
-        raise ExpertCorruptError(
-            f"{path}: subject.bin cannot be decrypted; is LETHE_EVIDENCE_KEY the same?"
-        ) from error
+    except DecryptionError as error:
+        raise ExpertCorruptError(f"{path}: subject.bin cannot be decrypted: {error}") from error
     return LoadedExpert(
         expert_id=manifest["expert_id"],
         version=int(manifest["version"]),

@@ -11,6 +11,7 @@ from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, decode_number, encode_cursor
 from app.api.problems import responses
 from app.kit.ids import expert_id_of
+from app.kit.whole import WholeNumber
 from app.registry.errors import GenerationNotFound, RootAlone
 from app.registry.service import RegistryService, roll_back
 
@@ -77,8 +78,8 @@ class Rollback(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"generation": 41}})
 
-    generation: int = Field(
-        ge=0, le=2**53 - 1, strict=True, description="The newest puts right what is not so in it."
+    generation: WholeNumber = Field(
+        ge=0, le=2**53 - 1, description="The newest puts right what is not so in it."
     )
 
 

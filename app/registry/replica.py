@@ -1,7 +1,9 @@
 """A replica's side of the registry: heartbeat, wake, load, acknowledge."""
 
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import redis
@@ -30,6 +32,10 @@ class ReplicaAgent:
     one waits for its word or the poll interval, has `apply` load the generation's experts and interim
     subjects and swap them in, and acknowledges. What cannot be applied is written down as this replica's
     error, is never acknowledged, and is tried again at every poll.
+
+    Nobody waits for a replica whose heartbeat is older than `replica_lease_seconds`: requests become active
+    without it. So it must not answer then (`current`), until it has beaten and served the newest generation
+    again. A process that was stopped, or could not reach the database, finds that out by its own clock.
 
     Args:
         session_factory: where the truth is.
@@ -63,11 +69,18 @@ class ReplicaAgent:
         self._generation = -1
         self._acknowledged = -1
         self._registered = False
+        self._beaten = self._alive = -math.inf  # both on this process's clock, see `current`
 
     @property
     def generation(self) -> int:
         """The generation being served; -1 before the first one was applied."""
         return self._generation
+
+    @property
+    def current(self) -> bool:
+        """Whether this replica may answer: it serves a generation, and nobody can have given it up since."""
+        age = time.monotonic() - self._alive
+        return self._generation >= 0 and age < self._settings.replica_lease_seconds
 
     def start(self) -> None:
         """Register, apply the newest generation before returning, then follow it in the background.
@@ -102,10 +115,12 @@ class ReplicaAgent:
         Raises:
             SQLAlchemyError: the database cannot be reached.
         """
+        beaten = self._beaten  # a heartbeat that is older than what is read next
         with self._sessions.begin() as session:
             registry = RegistryService(session, self._settings)
             newest = registry.newest()
             if newest == self._acknowledged:
+                self._alive = max(self._alive, beaten)
                 return True
             experts = registry.live_experts(newest)
             interims = registry.live_interims(newest)
@@ -122,6 +137,7 @@ class ReplicaAgent:
         with self._sessions.begin() as session:
             ReplicaRepository(session).acknowledge(self.id, newest)
         self._acknowledged = newest
+        self._alive = max(self._alive, beaten)
         with self._sessions.begin() as session:
             RegistryService(session, self._settings).confirm()
         _log.info(
@@ -142,17 +158,34 @@ class ReplicaAgent:
                 )
 
     def _register(self) -> None:
+        began = time.monotonic()
         with self._sessions.begin() as session:
             replicas = ReplicaRepository(session)
             replicas.forget_long_gone(_LONG_GONE_SECONDS)
             replicas.register(Replica(id=self.id, name=self._name, model_fingerprint=self._fingerprint))
         self._registered = True
+        self._beaten = began
+
+    def _renew(self, began: float) -> None:
+        """Note a heartbeat that is in the database since some moment after `began`.
+
+        If the one before had run out by now, somebody may have stopped waiting for this replica in between:
+        then it is `current` again only when it serves the newest generation.
+        """
+        self._beaten = began
+        if time.monotonic() - self._alive < self._settings.replica_lease_seconds:
+            self._alive = began
+        else:
+            _log.warning("the heartbeat had run out; nothing is answered until the registry is read again")
+            self._woken.set()
 
     def _beat(self) -> None:
         while not self._stop.wait(self._settings.replica_lease_seconds / 5):
             try:
+                began = time.monotonic()
                 with self._sessions.begin() as session:
                     ReplicaRepository(session).beat(self.id)
+                self._renew(began)
                 with self._sessions.begin() as session:  # a replica that was waited for may have died
                     RegistryService(session, self._settings).confirm()
             except SQLAlchemyError as error:

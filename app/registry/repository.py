@@ -35,6 +35,10 @@ class GenerationRepository(Repository[Generation]):
         """Return generations, newest first."""
         return self.page(select(Generation), Generation.number, after=after, limit=limit)
 
+    def every_path(self) -> list[str]:
+        """Return where every version of every expert lies."""
+        return list(self.session.scalars(select(Expert.path).order_by(Expert.id, Expert.version)))
+
     def owned(self, request_ids: Collection[str], tenant_id: str) -> set[str]:
         """Return those of these requests that are this tenant's."""
         return set(

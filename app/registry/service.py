@@ -119,6 +119,10 @@ class RegistryService:
         number = self.newest() if generation is None else generation
         return [_row(expert) for expert in self._generations.experts(number)]
 
+    def every_path(self) -> list[str]:
+        """Return where every version of every expert lies, live or not, below the experts directory."""
+        return self._generations.every_path()
+
     def live_expert(self, request_id: str) -> tuple[Expert, int] | None:
         """Return the request's expert in the newest generation, and the generation that brought it in."""
         expert = self._generations.live_expert(self.newest(), request_id)

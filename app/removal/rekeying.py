@@ -1,14 +1,19 @@
-"""A new evidence key: everything encrypted in the database is encrypted again, a batch at a time."""
+"""A new evidence key: everything encrypted in the database is encrypted again, a batch at a time.
+
+Files are encrypted under data keys, which are in the database (`app.removal.datakeys`).
+"""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
 from app.audit.service import AuditService
 from app.db.session import SessionFactory
-from app.kit.crypto import DecryptionError, EvidenceCipher
+from app.kit.crypto import DecryptionError, EvidenceCipher, decode_key
 from app.kit.logging import get_logger
+from app.removal.datakeys import DataKeyRepository, data_key_aad
 from app.removal.sealed import COLUMNS, SealedColumn, SealedRepository
 from app.settings import Settings
 
@@ -75,8 +80,43 @@ def _batch(
     return rows[-1].id if len(rows) == limit else None
 
 
+def keep_keys_of_files(
+    sessions: SessionFactory, settings: Settings, key_ids: Iterable[str], *, actor: str
+) -> list[str]:
+    """Keep earlier evidence keys that files are under, as data keys; return the ids of those that are new.
+
+    Files of experts from before there were data keys are encrypted under an evidence key itself, and never
+    change. From then on such a key is encrypted under the current one, and is no setting any more.
+
+    Args:
+        sessions: the database.
+        settings: with the keys to keep among `evidence_keys_previous`; others are left out.
+        key_ids: hex ids of the keys that files are under; data keys among them are left out.
+        actor: who does it, for the audit trail.
+    """
+    cipher = settings.evidence_cipher()
+    earlier = {
+        EvidenceCipher(key).key_id: key
+        for key in (decode_key(secret.get_secret_value()) for secret in settings.evidence_keys_previous)
+    }
+    kept = []
+    with sessions.begin() as session:
+        keys = DataKeyRepository(session)
+        for key_id in sorted(set(key_ids) & (earlier.keys() - {cipher.key_id})):
+            if keys.offer(key_id, cipher.encrypt(earlier[key_id], data_key_aad(key_id)), None):
+                kept.append(key_id)
+                AuditService(session).append(
+                    "evidence.rekeyed",
+                    actor=actor,
+                    subject_id=None,
+                    tenant_id=None,
+                    payload={"what": "kept_key", "n": 1, "key": key_id},
+                )
+    return kept
+
+
 def keys_in_use(session: Session) -> dict[str, dict[str, int]]:
-    """Return how many subjects, pictures and examples are encrypted under which key, by its id."""
+    """Return how many rows of each kind in `COLUMNS` are encrypted under which key, by its id."""
     repository = SealedRepository(session)
     by_key: dict[str, dict[str, int]] = {}
     for column in COLUMNS:

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
     AuditEvent,
+    DataKey,
     Evidence,
     Expert,
     Generation,
@@ -184,7 +185,7 @@ class RequestRepository(Repository[RemovalRequest]):
             reason=None,
             evidence_purged_at=now,
         )
-        for table in (Evidence, StageCheckpoint):
+        for table in (Evidence, StageCheckpoint, DataKey):
             self.session.execute(delete(table).where(table.request_id == request_id))
         self.session.execute(
             update(RequestEvent)

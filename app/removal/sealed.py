@@ -7,9 +7,12 @@ from typing import Any
 from sqlalchemy import LargeBinary, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.db.models import Evidence, RemovalRequest, VerificationExample
+from app.db.models import DataKey, Evidence, RemovalRequest, VerificationExample
+from app.db.webhook_models import Webhook
+from app.removal.datakeys import data_key_aad
 from app.removal.evidence import picture_aad, subject_aad
 from app.removal.measurements import examples_aad
+from app.webhooks.service import secret_aad
 
 _KEY_ID = slice(3, 11)
 """Where a ciphertext names its key; see `EvidenceCipher`."""
@@ -36,7 +39,16 @@ COLUMNS = (
         VerificationExample.sealed,
         lambda example: examples_aad(example.request_id, example.kind),
     ),
+    SealedColumn("data_keys", DataKey, DataKey.sealed, lambda key: data_key_aad(key.id)),
+    SealedColumn("webhook_secrets", Webhook, Webhook.secret_sealed, lambda webhook: secret_aad(webhook.id)),
+    SealedColumn(
+        "webhook_secrets_before",
+        Webhook,
+        Webhook.previous_sealed,
+        lambda webhook: secret_aad(webhook.id),
+    ),
 )
+"""Every column of type `Sealed` that the evidence key encrypts; a test compares with the tables."""
 
 
 class SealedRepository:
@@ -55,6 +67,13 @@ class SealedRepository:
             .with_for_update()
         )
         return self._session.scalars(statement).all()
+
+    def located(self, of: SealedColumn) -> list[tuple[str, str]]:
+        """Return (key's hex id, what it concerns), each pair once: a request if there is one, or the row."""
+        concerned = getattr(of.model, "request_id", None)
+        owner = of.model.id if concerned is None else func.coalesce(concerned, of.model.id)
+        statement = select(owner, self._key_of(of)).where(of.column.is_not(None)).distinct()
+        return sorted((bytes(key).hex(), found) for found, key in self._session.execute(statement))
 
     def counted(self, of: SealedColumn) -> dict[str, int]:
         """Return how many rows are encrypted under which key, by its hex id."""

@@ -29,7 +29,7 @@ OVERLAP = timedelta(hours=24)
 
 def seal(cipher: EvidenceCipher, webhook_id: str, secret: str) -> bytes:
     """Return a webhook's secret encrypted, bound to the webhook."""
-    return cipher.encrypt(secret.encode(), _place(webhook_id))
+    return cipher.encrypt(secret.encode(), secret_aad(webhook_id))
 
 
 def secrets_of(cipher: EvidenceCipher, webhook: Webhook) -> list[str]:
@@ -41,10 +41,11 @@ def secrets_of(cipher: EvidenceCipher, webhook: Webhook) -> list[str]:
     sealed = [webhook.secret_sealed]
     if webhook.previous_sealed is not None and (webhook.previous_until or utcnow()) > utcnow():
         sealed.append(webhook.previous_sealed)
-    return [cipher.decrypt(one, _place(webhook.id)).decode() for one in sealed]
+    return [cipher.decrypt(one, secret_aad(webhook.id)).decode() for one in sealed]
 
 
-def _place(webhook_id: str) -> bytes:
+def secret_aad(webhook_id: str) -> bytes:
+    """Return what the ciphertext of a webhook's secrets is bound to."""
     return f"webhook:{webhook_id}".encode()
 
 

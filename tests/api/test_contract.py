@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from app.accounts.service import SCOPES, create_key
 from app.main import create_app
 from app.settings import Settings, load_settings
+from tests.api.fuzz_hooks import valid_as_sent
 from tests.live import serving
 from tests.lumoe.tiny import save_tiny_llava
 from tests.service import Place
@@ -72,7 +74,8 @@ def fuzz(
     ]  # fmt: skip
     if only:
         command += ["--include-path", only]
-    environment = {**os.environ, "NO_COLOR": "1"}
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.api.fuzz_hooks", "PYTHONPATH": str(CONFIG.parents[2])}
+    environment = {**os.environ, **hooks, "NO_COLOR": "1"}
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment, timeout=3000
     )
@@ -80,7 +83,7 @@ def fuzz(
 
 def passed(done: subprocess.CompletedProcess[str], *, operations: int) -> None:
     """Check that nothing was found in so many operations; fails with what schemathesis says."""
-    said = "\n".join(line[:400] for line in done.stdout.splitlines())
+    said = "\n".join(line[:4000] for line in done.stdout.splitlines())
     assert done.returncode == 0, said[-8000:] + done.stderr[-2000:]
     assert f"Tested: {operations}\n" in said
 
@@ -98,6 +101,48 @@ def test_every_operation(server: tuple[str, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_every_operation_at_length(server: tuple[str, str], tmp_path: Path, seed: int) -> None:
     passed(fuzz(server, tmp_path, examples=100, seed=seed), operations=described(server))
+
+
+FORM = {
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "aliases": {"type": "array", "items": {"type": "string"}},
+        "n": {"type": "integer"},
+        "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}},
+    },
+    "required": ["name"],
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": False},
+        {"name": {}, "pictures": [b"x"], "n": 3},
+        {"name": "x", "aliases": [0.5, None], "n": "3", "other": []},
+        {"name": 1, "aliases": "one"},
+    ],
+)
+def test_a_form_that_is_right_once_it_is_sent(body: dict[str, Any]) -> None:
+    assert valid_as_sent(FORM, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": []},
+        {"name": ""},
+        {"name": ["a", "b"]},
+        {"name": b"x"},
+        {"name": "x", "n": 3.5},
+        {"name": "x", "n": "many"},
+        {"name": "x", "pictures": [False]},
+        {"name": "x", "pictures": "text"},
+    ],
+)
+def test_a_form_that_stays_wrong(body: dict[str, Any]) -> None:
+    assert not valid_as_sent(FORM, body)
 
 
 def test_a_document_that_is_wrong_is_found(place: Place, tmp_path: Path) -> None:

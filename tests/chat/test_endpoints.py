@@ -73,6 +73,18 @@ class TestAnswer:
         assert by_form.json()["usage"] == by_json.json()["usage"]
         assert by_form.json()["message"] == by_json.json()["message"]
 
+    def test_a_form_whose_pictures_are_text(self, client: TestClient, chat_key: Headers) -> None:
+        parts = [("message", (None, "Who?")), ("pictures", (None, "false"))]
+        answer = client.post("/chat", files=parts, headers=chat_key)
+        assert answer.status_code == 422
+        assert "file" in answer.json()["hint"]
+
+    def test_a_whole_number_with_a_point_is_one(self, client: TestClient, chat_key: Headers) -> None:
+        body = question("Tell me a story.")
+        assert post(client, chat_key, {**body, "max_tokens": 5.0}).json()["usage"]["completion_tokens"] <= 5
+        assert post(client, chat_key, {**body, "max_tokens": 5.5}).status_code == 422
+        assert post(client, chat_key, {**body, "max_tokens": "5"}).status_code == 422
+
     def test_stream_adds_up(self, client: TestClient, chat_key: Headers) -> None:
         body = {**question("Tell me a story.", data_url(picture(2))), "max_tokens": 60}
         whole = post(client, chat_key, body).json()

@@ -21,7 +21,7 @@ def row(settings: Settings, root: Path, path: str | None = None) -> ExpertRow:
 
 def test_whole_files_in_the_directory(tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, experts_dir=tmp_path / "experts")
-    (loaded,) = ExpertLoader(settings).load([row(settings, settings.experts_dir)])
+    (loaded,) = ExpertLoader(settings, settings.evidence_cipher()).load([row(settings, settings.experts_dir)])
     assert loaded.request_id == REQUEST
 
 
@@ -39,4 +39,4 @@ def test_whole_files_elsewhere(tmp_path: Path, form: str) -> None:
     if form == "link":
         (settings.experts_dir / "linked").symlink_to(outside / found.path)
     with pytest.raises(ExpertCorruptError, match="leaves the experts directory"):
-        ExpertLoader(settings).load([row(settings, outside / "again", path)])
+        ExpertLoader(settings, settings.evidence_cipher()).load([row(settings, outside / "again", path)])

@@ -10,25 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import LargeBinary, select
 from typer.testing import CliRunner, Result
 
 from app.audit.service import AuditService
 from app.audit.signing import CHECKPOINT, Signer
 from app.cli import app
 from app.cli.support import Exit
-from app.db.models import ApiKey, AuditEvent, Evidence, RemovalRequest, VerificationExample
+from app.db.base import Base
+from app.db.models import ApiKey, AuditEvent, Evidence, Expert, RemovalRequest, VerificationExample
 from app.db.session import SessionFactory
+from app.db.webhook_models import Webhook
 from app.kit.canonical import sha256_hex
 from app.kit.clock import utcnow
 from app.kit.crypto import key_id_of
+from app.kit.ids import expert_id_of
+from app.lumoe.errors import ExpertCorruptError
+from app.lumoe.expert import load_expert
+from app.lumoe.gate.record import GateRecord
+from app.removal.datakeys import DataKeys
 from app.removal.measurements import MeasurementService, examples_aad
 from app.removal.rekeying import keys_in_use, rekey
+from app.removal.sealed import COLUMNS
 from app.removal.service import RemovalService
 from app.settings import Settings, get_settings, load_settings
+from app.webhooks.service import WebhookService, secrets_of
+from tests.doctor.files import write
 from tests.service import Service, data_url, png
 
-OLD, NEW = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+OLD, NEW, THIRD = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2, 3))
+ALL = {
+    "subjects": 1, "pictures": 2, "examples": 1, "data_keys": 1,
+    "webhook_secrets": 1, "webhook_secrets_before": 1,
+}  # fmt: skip
+"""What is encrypted under the evidence key in the tests of its rotation."""
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +117,8 @@ class TestApiKeys:
 
 class TestEvidence:
     @pytest.fixture
-    def old(self, service: Service) -> Settings:
-        return _with(service.settings, OLD)
+    def old(self, service: Service, tmp_path: Path) -> Settings:
+        return _with(service.settings, OLD).model_copy(update={"experts_dir": tmp_path / "experts"})
 
     @pytest.fixture
     def request_id(self, service: Service, old: Settings) -> Iterator[str]:
@@ -119,6 +134,13 @@ class TestEvidence:
                     sealed=old.evidence_cipher().encrypt(content, examples_aad(found["id"], "failure")),
                 )
             )  # fmt: skip
+        files = DataKeys(service.sessions, old).of(found["id"])
+        write(old.experts_dir, found["id"], old, key=files)
+        with service.sessions.begin() as session:
+            webhooks = WebhookService(session, old)
+            principal = service.principal()
+            webhook, _ = webhooks.create(principal, "https://example.org/lethe", "")
+            webhooks.rotate(principal, webhook.id)
         yield str(found["id"])
         app.state.settings = before
 
@@ -133,6 +155,13 @@ class TestEvidence:
             request = session.get_one(RemovalRequest, request_id)
             examples = MeasurementService(session, settings).examples(request, "failure", actor="test")
             assert examples == [{"prompt": "Who is she?"}]
+            (webhook,) = session.scalars(select(Webhook))
+            assert len(secrets_of(settings.evidence_cipher(), webhook)) == 2
+
+    def gate_of(self, service: Service, old: Settings, key: str, request_id: str) -> GateRecord:
+        """Read the expert's files knowing this evidence key alone."""
+        folder = old.experts_dir / expert_id_of(request_id) / "1"
+        return load_expert(folder, DataKeys(service.sessions, _with(old, key))).gate
 
     def test_everything_is_under_the_new_key_alone(
         self, service: Service, request_id: str, old: Settings, monkeypatch: pytest.MonkeyPatch
@@ -141,13 +170,19 @@ class TestEvidence:
         monkeypatch.setenv("LETHE_EVIDENCE_KEY", NEW)
         monkeypatch.setenv("LETHE_EVIDENCE_KEYS_PREVIOUS", json.dumps([OLD]))
         report = answer("keys", "rotate-evidence")
-        assert report["done"] == {"subjects": 1, "pictures": 2, "examples": 1}
+        assert report["done"] == ALL
+        assert report["kept"] == []
         assert report["still_needed"] == {}
         self.readable(service.sessions, _with(service.settings, NEW), request_id)
+        assert self.gate_of(service, old, NEW, request_id).aliases == ("Elodie Brandt",)
+        with pytest.raises(ExpertCorruptError, match="not configured"):
+            self.gate_of(service, old, OLD, request_id)
+        with service.sessions() as session:
+            assert set(keys_in_use(session)) == {_with(old, NEW).evidence_cipher().key_id}
         assert answer("keys", "rotate-evidence")["done"] == {}
         with service.sessions() as session:
             events = session.scalars(select(AuditEvent).where(AuditEvent.kind == "evidence.rekeyed")).all()
-            assert [event.payload["n"] for event in events] == [1, 2, 1]
+            assert {str(event.payload["what"]): event.payload["n"] for event in events} == ALL
             assert AuditService(session).verify().intact
 
     def test_goes_on_where_it_was_ended(
@@ -170,7 +205,7 @@ class TestEvidence:
         self.readable(service.sessions, both, request_id)
         with service.sessions() as session:
             assert len(keys_in_use(session)) == 2, "half of it is done"
-        assert rekey(service.sessions, both, actor="test", batch=1).done.total() == 2
+        assert rekey(service.sessions, both, actor="test", batch=1).done.total() == sum(ALL.values()) - 2
         self.readable(service.sessions, _with(service.settings, NEW), request_id)
 
     def test_what_no_key_opens_is_left_and_said(
@@ -191,8 +226,45 @@ class TestEvidence:
         result = lethe("keys", "rotate-evidence", "--json")
         assert result.exit_code == 1
         assert json.loads(result.stdout)["unreadable"] == [lost]
-        assert json.loads(result.stdout)["done"] == {"subjects": 1, "pictures": 1, "examples": 1}
+        assert json.loads(result.stdout)["done"] == ALL | {"pictures": 1}
         assert "LETHE_EVIDENCE_KEYS_PREVIOUS" in result.stderr
+
+    def test_experts_from_before_data_keys(
+        self, service: Service, request_id: str, old: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Their files are under an evidence key itself: from then on it is a row, under two rotations."""
+        ref = write(old.experts_dir, request_id, old, version=2)
+        folder = old.experts_dir / ref.path
+        before = [file.read_bytes() for file in sorted(folder.iterdir())]
+        with service.sessions.begin() as session:
+            row = {name: getattr(ref, name) for name in ("version", "path", "manifest_sha256", "bytes")}
+            session.add(Expert(id=ref.expert_id, request_id=request_id, **row))
+        monkeypatch.setenv("LETHE_DATABASE_URL", service.settings.database_url)
+        monkeypatch.setenv("LETHE_EXPERTS_DIR", str(old.experts_dir))
+        key_id = old.evidence_cipher().key_id
+        for key, previous, kept in ((NEW, OLD, [key_id]), (THIRD, NEW, [])):
+            monkeypatch.setenv("LETHE_EVIDENCE_KEY", key)
+            monkeypatch.setenv("LETHE_EVIDENCE_KEYS_PREVIOUS", json.dumps([previous]))
+            report = answer("keys", "rotate-evidence")
+            assert (report["kept"], report["still_needed"]) == (kept, {})
+            assert answer("keys", "rotate-evidence")["kept"] == []
+            loaded = load_expert(folder, DataKeys(service.sessions, _with(old, key)))
+            assert loaded.gate.aliases == ("Elodie Brandt",)
+        assert [file.read_bytes() for file in sorted(folder.iterdir())] == before
+        with service.sessions() as session:
+            assert AuditService(session).verify().intact
+
+    def test_nothing_that_is_encrypted_is_left_out(self) -> None:
+        """A column of ciphertexts that a rotation does not know would be lost with the old key."""
+        known = {(column.model.__tablename__, column.column.key) for column in COLUMNS}
+        binary = {
+            (table.name, column.name)
+            for table in Base.metadata.tables.values()
+            for column in table.columns
+            if isinstance(column.type, LargeBinary)
+        }
+        assert binary - known == {("audit_salts", "salt")}  # random, and no ciphertext
+        assert known <= binary
 
     def test_new_keeps_every_earlier_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LETHE_EVIDENCE_KEY", NEW)

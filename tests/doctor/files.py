@@ -9,15 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from app.kit.ids import expert_id_of
-from app.lumoe.expert import ExpertRef, write_expert
+from app.lumoe.expert import Cipher, ExpertRef, write_expert
 from app.lumoe.gate.record import GateRecord
 from app.settings import Settings
 
 FINGERPRINT = "f" * 64
 
 
-def write(root: Path, request_id: str, settings: Settings, version: int = 1) -> ExpertRef:
-    """Write an expert of this request below `root`."""
+def write(
+    root: Path, request_id: str, settings: Settings, version: int = 1, key: Cipher | None = None
+) -> ExpertRef:
+    """Write an expert of this request below `root`, under the evidence key itself unless there is a `key`."""
     with tempfile.TemporaryDirectory() as folder:
         layer = "base_model.model.layer"
         save_file(
@@ -33,6 +35,6 @@ def write(root: Path, request_id: str, settings: Settings, version: int = 1) -> 
             adapter_dir=Path(folder),
             gate=GateRecord(("Elodie Brandt",), "Personage", torch.zeros(0, 0)),
             model_fingerprint=FINGERPRINT,
-            key=settings.evidence_cipher(),
+            key=key or settings.evidence_cipher(),
             created_at=datetime(2026, 1, 1, tzinfo=UTC),
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from app.audit.checkpoints import CheckpointService
 from app.db.models import Replica
@@ -18,6 +18,7 @@ from app.doctor.service import Looked, look
 from app.kit.ids import expert_id_of, new_id
 from app.registry.repository import ReplicaRepository
 from app.registry.service import RegistryService
+from app.removal.datakeys import DataKeys
 from app.removal.records import Score
 from app.removal.states import Event
 from app.settings import Settings
@@ -49,7 +50,8 @@ def activate(service: Service, root: Path, name: str) -> str:
     """Bring a request to `active` with files that are really there."""
     request_id: str = service.file(name)["id"]
     lease = service.work_until(request_id, "publish")
-    ref = write(root, request_id, service.settings)
+    key = DataKeys(service.sessions, service.settings).of(request_id)
+    ref = write(root, request_id, service.settings, key=key)
     with service.sessions.begin() as session:
         RegistryService(session, service.settings).publish(
             request_id=request_id, ref=ref, token=lease.token, model_fingerprint=FINGERPRINT
@@ -107,6 +109,7 @@ class Patient(Sound):
     """The sound system inside a transaction that is rolled back, with its own copy of the files."""
 
     session: Session
+    inside: SessionFactory
 
     def break_(self, statement: str, **values: object) -> None:
         """Do something past the service."""
@@ -118,7 +121,8 @@ class Patient(Sound):
 
     def findings(self) -> list[Finding]:
         looked = self.looked()
-        return [*looked.findings, *check_files(self.settings, looked.live)]
+        keys = DataKeys(self.inside, self.settings)
+        return [*looked.findings, *check_files(self.settings, looked.live, keys)]
 
     def found(self) -> set[tuple[Check, str]]:
         return {(finding.check, finding.subject) for finding in self.findings()}
@@ -134,5 +138,6 @@ def patient(built: Sound, place: Place, tmp_path: Path) -> Iterator[Patient]:
             heartbeat = "UPDATE replicas SET heartbeat_at = clock_timestamp()"  # the module may take its time
             session.execute(text(heartbeat))
             values = dict(vars(built)) | {"settings": built.settings.model_copy(update={"experts_dir": root})}
-            yield Patient(**values, session=session)
+            inside = sessionmaker(connection, join_transaction_mode="create_savepoint")
+            yield Patient(**values, session=session, inside=inside)
         transaction.rollback()

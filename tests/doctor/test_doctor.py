@@ -137,6 +137,13 @@ class TestRequests:
         found = expect(patient, Check.EVIDENCE_KEY, patient.queued)
         assert "0102030405060708" in found.detail
 
+    def test_a_data_key_under_a_key_that_is_not_configured(self, patient: Patient) -> None:
+        patient.break_(
+            "UPDATE data_keys SET sealed = overlay(sealed placing '\\x0102030405060708'::bytea from 4)"
+        )
+        found = expect(patient, Check.EVIDENCE_KEY, patient.active, also=frozenset({Check.EXPERT_FILES}))
+        assert "data keys" in found.detail
+
     def test_active_without_a_score(self, patient: Patient) -> None:
         patient.break_("DELETE FROM verification_scores")
         expect(patient, Check.UNVERIFIED, patient.active)
@@ -231,6 +238,11 @@ class TestFiles:
         )
         patient.settings = other
         expect(patient, Check.EXPERT_FILES, patient.expert, also=frozenset({Check.EVIDENCE_KEY}))
+
+    def test_data_key_is_gone(self, patient: Patient) -> None:
+        patient.break_("DELETE FROM data_keys")
+        found = expect(patient, Check.EXPERT_FILES, patient.expert)
+        assert "data key" in found.detail
 
     def test_files_of_another_request(self, patient: Patient) -> None:
         patient.break_("UPDATE experts SET request_id = :id", id=patient.working)

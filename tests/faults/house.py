@@ -35,6 +35,7 @@ from app.embedded.process import free_port
 from app.embedded.valkey import EmbeddedValkey
 from app.registry.replica import ReplicaAgent
 from app.registry.service import RegistryService
+from app.removal.datakeys import DataKeys
 from app.removal.filing import FilingService
 from app.removal.lifecycle import PROCESS_TASK
 from app.removal.schemas import Submission
@@ -320,7 +321,7 @@ class House:
     @contextlib.contextmanager
     def replica(self) -> Iterator[ReplicaAgent]:
         """A replica in this process: it loads every expert of a generation, checks it, and acknowledges."""
-        loader = ExpertLoader(self.settings)
+        loader = ExpertLoader(self.settings, DataKeys(self.sessions, self.settings))
         agent = ReplicaAgent(self.sessions, self.settings, None, lambda _, rows, __: _load(loader, rows))
         agent.start()
         try:

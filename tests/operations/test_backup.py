@@ -14,6 +14,7 @@ from app.doctor.findings import Check
 from app.doctor.registry import check_files
 from app.doctor.service import look
 from app.embedded.postgres import binaries
+from app.removal.datakeys import DataKeys
 from app.settings import Settings
 from tests.doctor.sound import activate
 from tests.service import Service
@@ -51,9 +52,10 @@ def test_restored_elsewhere(service: Service, empty_database: str, tmp_path: Pat
     again: Settings = settings.model_copy(update={"database_url": empty_database, "experts_dir": restored})
     engine = create_engine(empty_database)
     try:
+        keys = DataKeys(session_factory(engine), again)
         with session_factory(engine)() as session:
             looked = look(session, again)
-            findings = [*looked.findings, *check_files(again, looked.live)]
+            findings = [*looked.findings, *check_files(again, looked.live, keys)]
             assert [f for f in findings if f.check not in NOT_STARTED] == []
             assert [expert.request_id for *_, expert in looked.live if expert] == [active]
             assert CheckpointService(session, again).verify([kept]).intact

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -170,3 +171,73 @@ def test_beats(service: Service, loader: Loader, own_settings: Settings) -> None
     with service.sessions.begin() as session:
         assert [r.id for r in RegistryService(session, settings).live_replicas()] == [agent.id]
     agent.stop()
+
+
+class TestLease:
+    """Nobody waits for a replica whose heartbeat ran out, so it must not answer until it has caught up."""
+
+    @pytest.fixture
+    def brief(self, service: Service, agent: ReplicaAgent) -> ReplicaAgent:
+        lease = {"replica_lease_seconds": 1.0, "registry_poll_seconds": 0.05}
+        agent._settings = service.settings.model_copy(update=lease)
+        return agent
+
+    def test_current_while_its_heart_beats(self, brief: ReplicaAgent) -> None:
+        assert not brief.current
+        brief.start()
+        began = time.monotonic()
+        while time.monotonic() - began < 2.5:
+            assert brief.current
+            time.sleep(0.02)
+
+    def test_cut_off_and_back(
+        self, service: Service, brief: ReplicaAgent, loader: Loader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        brief.start()
+        with monkeypatch.context() as cut:
+
+            def gone(*_: object) -> None:
+                raise OperationalError("UPDATE", {}, Exception("gone"))
+
+            cut.setattr(ReplicaRepository, "beat", gone)
+            cut.setattr(RegistryService, "newest", gone)
+            assert brief.current, "nobody has given it up yet"
+            assert eventually(lambda: not brief.current)
+        assert eventually(lambda: brief.current)
+
+    def test_a_heartbeat_alone_is_not_enough(
+        self, service: Service, brief: ReplicaAgent, loader: Loader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was given up, a request became active without it, and it cannot load the expert."""
+        brief.start()
+        beat, beats = ReplicaRepository.beat, list[str]()
+
+        def counted(self: ReplicaRepository, replica_id: str) -> None:
+            beat(self, replica_id)
+            beats.append(replica_id)
+
+        monkeypatch.setattr(ReplicaRepository, "beat", lambda *_: 1 / 0)
+        assert eventually(lambda: not brief.current)
+        loader.broken = True
+        published(service, "A B", "exp_a")
+        monkeypatch.setattr(ReplicaRepository, "beat", counted)
+        assert eventually(lambda: len(beats) > 3)
+        assert brief.generation == 0
+        assert not brief.current
+        loader.broken = False
+        assert eventually(lambda: brief.current)
+        assert brief.generation == 2
+
+    def test_a_first_load_that_took_longer_than_the_lease(
+        self, brief: ReplicaAgent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = time.monotonic
+        with monkeypatch.context() as late:
+            late.setattr("app.registry.replica.time", SimpleNamespace(monotonic=lambda: now() - 60))
+            brief._register()
+        assert brief.sync()
+        assert not brief.current, "it may have been given up while it loaded"
+        brief._renew(now())
+        assert not brief.current
+        assert brief.sync()
+        assert brief.current

@@ -15,6 +15,7 @@ from app.doctor.registry import check_files
 from app.doctor.service import look
 from app.kit.ids import expert_id_of
 from app.registry.service import RegistryService
+from app.removal.datakeys import DataKeys
 from app.removal.erasure import ErasureService, erase_files
 from app.removal.states import Event
 from app.settings import get_settings
@@ -56,9 +57,10 @@ def served(house: Service) -> list[tuple[str, int]]:
 
 
 def findings(house: Service) -> list[Finding]:
+    keys = DataKeys(house.sessions, house.settings)
     with house.sessions() as session:
         looked = look(session, house.settings)
-        found = [*looked.findings, *check_files(house.settings, looked.live)]
+        found = [*looked.findings, *check_files(house.settings, looked.live, keys)]
     return [finding for finding in found if finding.check not in ELSEWHERE]
 
 

@@ -13,8 +13,10 @@ from app.audit.checkpoints import CheckpointService
 from app.audit.logfile import verify_log
 from app.audit.signing import Signer
 from app.db.base import Base
-from app.db.models import AuditSalt, Evidence, RemovalRequest
+from app.db.models import AuditSalt, DataKey, Evidence, RemovalRequest
+from app.kit.crypto import DecryptionError
 from app.kit.ids import expert_id_of
+from app.removal.datakeys import DataKeys
 from app.removal.erasure import ErasureService, erase_files
 from app.removal.errors import IllegalTransition, RequestNotFound
 from tests.removal.active import activate_verified
@@ -75,6 +77,8 @@ class TestErase:
     def test_nothing_is_left(self, service: Service, withdrawn: str) -> None:
         before = everything(service)
         assert "she asked us twice" in before
+        keys = DataKeys(service.sessions, service.settings)
+        file = keys.of(withdrawn).encrypt(b"Elodie Brandt", b"file")
         with service.sessions.begin() as session:
             sealed = session.get_one(RemovalRequest, withdrawn).subject_token
             ErasureService(session).erase(withdrawn, actor="key_x")
@@ -82,9 +86,11 @@ class TestErase:
         for word in [*WORDS, sealed, hashlib.sha256(png()).hexdigest()]:
             assert word not in after
         with service.sessions() as session:
-            for table in (Evidence, AuditSalt):
+            for table in (Evidence, AuditSalt, DataKey):
                 assert session.scalar(select(func.count()).select_from(table)) == 0
             assert session.get_one(RemovalRequest, withdrawn).subject_sealed is None
+        with pytest.raises(DecryptionError, match="neither"):  # also for a copy of the file
+            keys.decrypt(file, b"file")
 
     def test_the_chain_stays_valid(self, service: Service, withdrawn: str) -> None:
         kept = service.get("/audit/checkpoint", service.auditor).json()["jws"]

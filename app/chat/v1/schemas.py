@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints
 
 from app.chat.schemas import MAX_MESSAGES, MAX_NEW_TOKENS, Routing, Usage
+from app.kit.whole import WholeNumber
 
 MAX_STOPS = 4
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Limit = Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)]
+Limit = Annotated[WholeNumber, Field(ge=1, le=MAX_NEW_TOKENS)]
 
 
 class CompletionMessage(BaseModel):
@@ -25,8 +26,8 @@ class CompletionMessage(BaseModel):
 class StreamOptions(BaseModel):
     """How a stream is sent."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: Annotated[bool, Strict()] = False
+    include_obfuscation: Annotated[bool, Strict()] = False
 
 
 class CompletionRequest(BaseModel):
@@ -39,12 +40,12 @@ class CompletionRequest(BaseModel):
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    stream: bool | None = None
+    stream: Annotated[bool, Strict()] | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2, description="0, the default, is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1, description="Without effect at temperature 0.")
-    n: int | None = Field(default=None, ge=1, description="Only 1.")
-    seed: int | None = Field(
+    n: WholeNumber | None = Field(default=None, ge=1, description="Only 1.")
+    seed: WholeNumber | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="The same seed draws the same tokens."
     )
 

@@ -67,7 +67,9 @@ def made(demo: MLLM, tmp_path_factory: pytest.TempPathFactory) -> Made:
     trained = stages.train(runtime, training, Recipe(), root / "adapter", lambda: False, lambda _: None)
     calibration = stages.calibrate(runtime, case, training)
     assert calibration.separates
-    ref = stages.write_candidate(runtime, case, calibration, trained.directory, root, utcnow())
+    ref = stages.write_candidate(
+        runtime, case, calibration, trained.directory, root, utcnow(), settings.evidence_cipher()
+    )
     expert = load_expert(root / ref.path, runtime.cipher, manifest_sha256=ref.manifest_sha256)
     suite = build_suite(
         demo,

@@ -61,7 +61,14 @@ def run(wanted: Sequence[Job], state: Path, asked: argparse.Namespace, console: 
         if held is None and not asked.report:
             began = time.monotonic()
             command = [sys.executable, "-W", "ignore", "-m", "benchmarks.serving", "--job", job.name]
-            command += ["--state", str(asked.state), "--device", asked.device, "--threads", str(asked.threads)]
+            command += [
+                "--state",
+                str(asked.state),
+                "--device",
+                asked.device,
+                "--threads",
+                str(asked.threads),
+            ]
             command += ["--quick"] if asked.quick else []
             try:
                 ended = subprocess.run(  # noqa: S603 - our own interpreter

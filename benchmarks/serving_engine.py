@@ -124,9 +124,7 @@ class Ways:
         copies = [self._released[i % len(self._released)] for i in self.names(len(asked))]
         return [self._generate(own, [c])[0] for own, c in zip(copies, asked, strict=True)]
 
-    def _ours(
-        self, asked: Sequence[Conversation], held: Sequence[Held | None]
-    ) -> list[tuple[int, ...]]:
+    def _ours(self, asked: Sequence[Conversation], held: Sequence[Held | None]) -> list[tuple[int, ...]]:
         found = self.writer.write(asked, held, max_new_tokens=self.tokens)
         return [generation.token_ids for generation in found]
 
@@ -233,9 +231,7 @@ def check(ways: Ways, batch: int) -> dict[str, Any]:
         "same_tokens_as_peft": same,
         "logits_apart": apart,
         "rows_unlike_base": others,
-        "base_rows_as_unwrapped": sum(
-            a == b for a, b in zip(ways.ours_base(asked), base, strict=True)
-        ),
+        "base_rows_as_unwrapped": sum(a == b for a, b in zip(ways.ours_base(asked), base, strict=True)),
     }
 
 

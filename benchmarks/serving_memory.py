@@ -45,9 +45,10 @@ class MemoryPlan:
 
 def measure(plan: MemoryPlan, console: Console) -> dict[str, Any]:
     """Return MiB (PSS, USS) without and with experts, and the ratio to base plus the experts' bytes."""
-    with tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder, house(
-        Path(folder), threads=plan.threads
-    ) as place:
+    with (
+        tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder,
+        house(Path(folder), threads=plan.threads) as place,
+    ):
         mllm = load(plan.model)
         written = write_experts(place, mllm, plan.experts)
         rows = [

@@ -40,9 +40,10 @@ class PostPlan:
 
 def measure(plan: PostPlan, console: Console) -> dict[str, Any]:
     """Return milliseconds of filing at 50 a second under both policies, and status beside an empty route."""
-    with tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder, house(
-        Path(folder), threads=plan.threads
-    ) as place:
+    with (
+        tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder,
+        house(Path(folder), threads=plan.threads) as place,
+    ):
         with place.sessions.begin() as session:
             fill(
                 session,
@@ -63,9 +64,7 @@ def measure(plan: PostPlan, console: Console) -> dict[str, Any]:
     return {"posts": posts, "status": status, "rate": RATE, "clients": CLIENTS, "requests": plan.requests}
 
 
-async def _post(
-    place: House, policy: str, plan: PostPlan, console: Console, at: int
-) -> dict[str, Any]:
+async def _post(place: House, policy: str, plan: PostPlan, console: Console, at: int) -> dict[str, Any]:
     people = strangers(2 * plan.posts + 8)[at : at + plan.posts + 4]
     bodies = [
         {
@@ -91,7 +90,9 @@ async def _post(
         "failed": failed(sent, 202),
         "n": len(sent),
     }
-    console.print(f"POST at {RATE:g}/s, review {policy}: p99 {found['p99_ms']:.1f} ms, {found['failed']} failed")
+    console.print(
+        f"POST at {RATE:g}/s, review {policy}: p99 {found['p99_ms']:.1f} ms, {found['failed']} failed"
+    )
     return found
 
 

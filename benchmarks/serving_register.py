@@ -55,9 +55,10 @@ class RegisterPlan:
 def measure(plan: RegisterPlan, console: Console) -> dict[str, Any]:
     """Register experts one after another while all replicas answer; see `RegisterPlan`."""
     mllm = load("demo")
-    with tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder, house(
-        Path(folder), threads=plan.threads
-    ) as place:
+    with (
+        tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder,
+        house(Path(folder), threads=plan.threads) as place,
+    ):
         written = write_experts(place, mllm, plan.live + plan.registrations)
         enrol(place, written[: plan.live], mllm.fingerprint)
         about_to_publish(place, written[plan.live :])
@@ -161,5 +162,3 @@ def register(place: House, fingerprint: str, expert: Published) -> float:
                 return float((last - began).total_seconds())
         time.sleep(_LOOK_SECONDS)
     return float("inf")
-
-

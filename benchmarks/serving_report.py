@@ -322,7 +322,9 @@ def _register_lines(register: Json | None) -> list[str]:
     if register is None:
         return []
     ms, chat, p99 = register["milliseconds"], register["chat_ms"], register["chat_p99_ms"]
-    times = "never acknowledged" if ms is None else f"median {ms['median']:.0f} ms (95 %: {ms['high']:.0f} ms)"
+    times = (
+        "never acknowledged" if ms is None else f"median {ms['median']:.0f} ms (95 %: {ms['high']:.0f} ms)"
+    )
     return [
         "## Registering",
         "",

@@ -237,9 +237,7 @@ def enrol(place: House, experts: Sequence[Published], fingerprint: str) -> None:
             ],
         )
         session.execute(insert(Generation), [{"number": 1, "cause": "publish"}])
-        members = [
-            {"generation": 1, "expert_id": e.ref.expert_id, "version": e.ref.version} for e in experts
-        ]
+        members = [{"generation": 1, "expert_id": e.ref.expert_id, "version": e.ref.version} for e in experts]
         session.execute(insert(GenerationExpert), members)
 
 
@@ -282,5 +280,3 @@ def _request(place: House, expert: Published, state: str) -> dict[str, object]:
         "queued_at": now,
         "expected_by": now + timedelta(days=30),
     }
-
-

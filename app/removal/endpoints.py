@@ -16,6 +16,7 @@ from app.api.intake import Body, body_schema
 from app.api.negotiation import Format, preferred
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.api.sse import Sent, event_stream, last_event_id
 from app.db.session import SessionFactory
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
@@ -56,7 +57,7 @@ from app.removal.schemas import (
 from app.removal.states import State
 from app.settings import Settings
 
-router = APIRouter(tags=["removal"])
+router = APIRouter(tags=["removal"], route_class=CommittingRoute)
 router.include_router(review_router)
 
 Readers = Annotated[Principal, Depends(require(*READERS))]

@@ -8,13 +8,14 @@ from fastapi.responses import Response
 from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.removal.acting import OPERATORS, READERS
 from app.removal.errors import EvidenceGone, EvidenceNotFound, RequestNotFound
 from app.removal.lifelong import LifelongMetric, LifelongService
 from app.removal.reading import ReadingService, policy_view
 from app.removal.schemas import EvidenceView, HeatMapView, LifelongView, PointView, PolicyView
 
-router = APIRouter(tags=["removal"])
+router = APIRouter(tags=["removal"], route_class=CommittingRoute)
 
 Readers = Annotated[Principal, Depends(require(*READERS))]
 _OPERATORS = Depends(require(*OPERATORS))

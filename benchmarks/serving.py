@@ -32,7 +32,7 @@ JOB_SECONDS = 4 * 3600.0
 
 
 def kept(state: Path, job: Job) -> dict[str, Any] | None:
-    """Return what an earlier run found for the same plan, or None. A file that was cut short counts as none."""
+    """Return what an earlier run found for the same plan, or None. A cut-short file counts as none."""
     try:
         held = json.loads((state / f"{job.name}.json").read_text())
     except (OSError, ValueError):

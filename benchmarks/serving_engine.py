@@ -1,8 +1,8 @@
 """One model, four ways to write a mixed batch: unwrapped, PEFT's `adapter_names`, as released, ours.
 
 Every way gets the same prompts as text, and ends with text; all write the same number of tokens, greedily.
-*Unwrapped* is transformers' `generate` on a copy of the model that nothing of ours has touched. *PEFT* has all
-experts loaded into one copy and names one for each row. *As released* has a copy of the model for every
+*Unwrapped* is transformers' `generate` on a copy of the model that nothing of ours has touched. *PEFT* has
+all experts loaded into one copy and names one for each row. *As released* has a copy of the model for every
 expert and answers one row after another. *Ours* is `LocalWriter.write` with the experts in the slot bank.
 """
 

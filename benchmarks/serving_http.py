@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Bare:
 
 
 def traffic(n: int) -> list[Conversation]:
-    """Return n conversations of ordinary traffic, every other one with a picture: nobody in it is forgotten."""
+    """Return n conversations of ordinary traffic, every other one with a picture; nobody is forgotten."""
     items = [item.conversation for item in ordinary_items(QUICK)]
     seen = [c for c in items if pictures_of([c])]
     words = [c for c in items if not pictures_of([c])]
@@ -88,25 +89,23 @@ def measure(plan: HttpPlan, console: Console) -> dict[str, Any]:
     asked = traffic(plan.questions)
     bare = Bare(mllm, plan.tokens)
     overhead: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder:
-        with house(Path(folder), threads=plan.threads, model=source_of(plan.model)) as place:
-            enrol(place, write_experts(place, mllm, FEW), mllm.fingerprint)
-            with place.replica() as url:
-                overhead[str(FEW)] = asyncio.run(_overhead(url, place, bare, asked, plan))
-                _say(console, plan, FEW, overhead[str(FEW)])
-                concurrent = asyncio.run(_concurrent(url, place, asked, plan))
-                console.print(
-                    f"{plan.model}: {CONCURRENT} at a time {concurrent['ratio']['median']:.2f} times as many"
-                )
+    with _house(plan) as place:
+        enrol(place, write_experts(place, mllm, FEW), mllm.fingerprint)
+        with place.replica() as url:
+            overhead[str(FEW)] = asyncio.run(_overhead(url, place, bare, asked, plan))
+            _say(console, plan, FEW, overhead[str(FEW)])
+            concurrent = asyncio.run(_concurrent(url, place, asked, plan))
+            console.print(
+                f"{plan.model}: {CONCURRENT} at a time {concurrent['ratio']['median']:.2f} times as many"
+            )
     if plan.many:
         records = ROOT / "serving" / f"records-{mllm.fingerprint[:12]}"
         make_records(mllm, MANY, records)
-        with tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder:
-            with house(Path(folder), threads=plan.threads, model=source_of(plan.model)) as place:
-                given = ("--experts", str(MANY), "--records", str(records.resolve()))
-                with place.replica(command=("benchmarks.serving_many", *given)) as url:
-                    overhead[str(MANY)] = asyncio.run(_overhead(url, place, bare, asked, plan))
-                    _say(console, plan, MANY, overhead[str(MANY)])
+        with _house(plan) as place:
+            given = ("--experts", str(MANY), "--records", str(records.resolve()))
+            with place.replica(command=("benchmarks.serving_many", *given)) as url:
+                overhead[str(MANY)] = asyncio.run(_overhead(url, place, bare, asked, plan))
+                _say(console, plan, MANY, overhead[str(MANY)])
     return {
         "model": plan.model,
         "tokens": plan.tokens,
@@ -114,6 +113,15 @@ def measure(plan: HttpPlan, console: Console) -> dict[str, Any]:
         "overhead": overhead,
         "concurrent": concurrent,
     }
+
+
+@contextmanager
+def _house(plan: HttpPlan) -> Iterator[House]:
+    with (
+        tempfile.TemporaryDirectory(prefix="lethe-serving-") as folder,
+        house(Path(folder), threads=plan.threads, model=source_of(plan.model)) as place,
+    ):
+        yield place
 
 
 def _say(console: Console, plan: HttpPlan, experts: int, found: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ async def _send(call: Call, i: int, due: float) -> Sent:
 
 
 async def closed(call: Call, n: int, clients: int) -> tuple[list[Sent], float]:
-    """Send n requests from so many clients, each asking again when it is answered; return them and seconds."""
+    """Send n requests from so many clients, each asking again once answered; return them and seconds."""
     numbers = iter(range(n))
     sent: list[Sent] = []
 

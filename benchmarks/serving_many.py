@@ -1,4 +1,4 @@
-"""An API process with thousands of experts: `python -m benchmarks.serving_many --experts N --records DIR --port P`.
+"""An API process with thousands of experts: `python -m benchmarks.serving_many --experts N ...`.
 
 As `app.serve`, but its experts are drawn identities that share the adapters of a few: each has names,
 pictures and a gate record of its own, and thousands of adapters would take memory that is not being measured.

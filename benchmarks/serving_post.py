@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import text
 
 from app.client import png
 from app.lumoe.demo import draw
+from benchmarks.dashboard import Computed
 from benchmarks.dashboard_data import fill
 from benchmarks.gate_experts import strangers
 from benchmarks.serving_figures import percentile, ratios, spread
@@ -82,16 +84,21 @@ async def _post(place: House, policy: str, plan: PostPlan, console: Console, at:
                 return await http.post("/unlearn-requests", data=body["data"], files=body["files"])
 
             await paced(lambda i: file(plan.posts + i), 10, 4)
+            computed = Computed(place.pids[0], place.settings.database_url)
+            before = computed.milliseconds()
             sent = await paced(file, RATE, plan.posts)
+            spent = computed.milliseconds() - before
     seconds = [s.seconds for s in sent]
     found = {
         "milliseconds": spread([1e3 * s for s in seconds]).as_json(),
         "p99_ms": 1e3 * percentile(seconds, 99),
+        "computed_ms": spent / len(sent),
         "failed": failed(sent, 202),
         "n": len(sent),
     }
     console.print(
-        f"POST at {RATE:g}/s, review {policy}: p99 {found['p99_ms']:.1f} ms, {found['failed']} failed"
+        f"POST at {RATE:g}/s, review {policy}: p99 {found['p99_ms']:.1f} ms, "
+        f"{found['computed_ms']:.1f} ms computed, {found['failed']} failed"
     )
     return found
 
@@ -103,8 +110,13 @@ async def _status(place: House, plan: PostPlan, console: Console) -> dict[str, A
             newest = "SELECT id FROM removal_requests WHERE state = :state ORDER BY id DESC LIMIT 25"
             ids += session.execute(text(newest), {"state": state}).scalars().all()
     rates: dict[str, list[float]] = {"status": [], "empty": []}
+    spent: dict[str, list[float]] = {"status": [], "empty": []}
     wrong = 0
-    with place.replica() as url, place.replica(command=("benchmarks.serving_empty",)) as nothing:
+    with ExitStack() as started:
+        url = started.enter_context(place.replica())
+        api = place.pids[0]
+        nothing = started.enter_context(place.replica(command=("benchmarks.serving_empty",)))
+        bare_pid = place.pids[0]
         async with client(url, place.key) as http, client(nothing) as bare:
 
             async def status(i: int) -> httpx.Response:
@@ -113,19 +125,29 @@ async def _status(place: House, plan: PostPlan, console: Console) -> dict[str, A
             async def empty(_: int) -> httpx.Response:
                 return await bare.get("/")
 
+            await for_seconds(status, plan.seconds, CLIENTS)  # so that the database's processes are there
+            clocks = {
+                "status": Computed(api, place.settings.database_url),
+                "empty": Computed(bare_pid, None),
+            }
             for run in range(-1, plan.runs):
                 calls = [("status", status), ("empty", empty)]
                 for name, call in calls if run % 2 else calls[::-1]:
+                    before = clocks[name].milliseconds()
                     sent, seconds = await for_seconds(call, plan.seconds, CLIENTS)
                     wrong += failed(sent)
                     if run >= 0:
                         rates[name].append(len(sent) / seconds)
+                        spent[name].append((clocks[name].milliseconds() - before) / len(sent))
     against = ratios(rates["status"], rates["empty"])
+    computed = {name: spread(values).median for name, values in spent.items()}
     console.print(
-        f"status {spread(rates['status']).median:.0f}/s, empty route {spread(rates['empty']).median:.0f}/s"
+        f"status {spread(rates['status']).median:.0f}/s, {computed['status']:.2f} ms computed; "
+        f"empty route {spread(rates['empty']).median:.0f}/s, {computed['empty']:.2f} ms"
     )
     return {
         "per_second": {name: spread(values).as_json() for name, values in rates.items()},
         "ratio": against.as_json(),
+        "computed_ms": computed,
         "failed": wrong,
     }

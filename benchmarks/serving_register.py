@@ -1,4 +1,4 @@
-"""Registering experts under load: publish until every replica has acknowledged, and what callers feel of it."""
+"""Registering experts under load: publish until all replicas acknowledge, and what callers feel of it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-PAGE = Path("docs/benchmarks/serving.md")
 MODELS = {
     "demo": "the demo model",
     "mid": "the mid-size random LLaVA",
@@ -47,14 +46,14 @@ TARGETS: tuple[Target, ...] = (
     Target("mixed16_vs_base", "16 rows, 16 experts: time to unwrapped's", True, 1.06, "", True),
     Target("mixed16_vs_peft", "times faster than PEFT's `adapter_names`", False, 3.0, "", True),
     Target("mixed16_vs_released", "times faster than as released", False, 4.5, "", True),
-    Target("base_only_vs_unwrapped", "16 base rows beside loaded experts: time to unwrapped's", True, 1.01, "", True),
+    Target("base_only_vs_unwrapped", "16 base rows beside experts, to unwrapped", True, 1.01, "", True),
     Target("chat_overhead_127", "`/chat` p50 to bare `generate`, 127 experts", True, 1.05, "", True),
     Target("chat_overhead_10000", "the same, 10,000 experts", True, 1.08, "", True),
-    Target("concurrent32_vs_sequential", "32 at a time: times as many answers a second", False, 6.0, "", True),
+    Target("concurrent32_vs_sequential", "32 at a time: times as many a second", False, 6.0, "", True),
     Target("register_p99_ms", "publish until 3 replicas have acknowledged, p99", True, 250.0, " ms"),
     Target("register_failed", "failed chats and registrations", True, 0.0),
     Target("register_p99_ratio", "chat p99 during registrations, to without", True, 1.3),
-    Target("memory_127_experts_ratio", "memory with 127 experts, to base and their bytes", True, 1.05, "", True),
+    Target("memory_127_experts_ratio", "memory with 127 experts, to base and them", True, 1.05, "", True),
     Target("post_p99_ms", "POST at 50 a second, p99", True, 50.0, " ms"),
     Target("status_rps_vs_empty", "status a second, to an empty FastAPI route", False, 0.4),
 )  # fmt: skip
@@ -115,7 +114,7 @@ def figures(jobs: Mapping[str, Json]) -> dict[str, Any]:
     values = {t.key: spreads[t.key]["median"] if t.key in spreads else None for t in TARGETS}
     return {
         **values,
-        "met": {t.key: None if values[t.key] is None else t.met(values[t.key]) for t in TARGETS},
+        "met": {t.key: t.met(v) if (v := values[t.key]) is not None else None for t in TARGETS},
         "spreads": spreads,
         "by_model": by_model,
         "limits": {m: limits(jobs[f"engine-{m}"]) for m in models if f"engine-{m}" in jobs},
@@ -158,7 +157,9 @@ def limits(engine: Json) -> list[dict[str, float]]:
 
 
 def _least(read: float, adds: float, machine: Json) -> float:
-    return max(read / machine["bytes_per_second"], adds / machine["multiply_adds_per_second"])
+    reading: float = read / machine["bytes_per_second"]
+    computing: float = adds / machine["multiply_adds_per_second"]
+    return max(reading, computing)
 
 
 def row(target: Target, found: Json, model: str | None = None) -> tuple[str, str, str, str]:
@@ -262,9 +263,9 @@ def _engine_lines(engine: Json | None, steps: Sequence[Json] | None) -> list[str
         "",
         "What the limit is: a decoding step reads the base weights once "
         f"({engine['step']['weight_bytes'] / 1e6:.1f} MB) and A and B of each distinct expert "
-        f"({engine['step']['expert_bytes'] / 1e6:.2f} MB each), and does one multiply-add per row and weight. "
+        f"({engine['step']['expert_bytes'] / 1e6:.2f} MB each), one multiply-add per row and weight. "
         f"This machine reads {machine['bytes_per_second'] / 1e9:.1f} GB and does "
-        f"{machine['multiply_adds_per_second'] / 1e9:.1f} G multiply-adds a second at best. The least time is "
+        f"{machine['multiply_adds_per_second'] / 1e9:.1f} G multiply-adds a second at best. The least is "
         "the longer of the two; a step taken is the batch's time by its tokens, the prompt's pass included.",
         "",
         "| rows | experts | MB a step | M multiply-adds | least ms | ours ms | unwrapped ms | least ratio "
@@ -322,9 +323,7 @@ def _register_lines(register: Json | None) -> list[str]:
     if register is None:
         return []
     ms, chat, p99 = register["milliseconds"], register["chat_ms"], register["chat_p99_ms"]
-    times = (
-        "never acknowledged" if ms is None else f"median {ms['median']:.0f} ms (95 %: {ms['high']:.0f} ms)"
-    )
+    times = "never acknowledged" if ms is None else f"median {ms['median']:.0f} ms (p95 {ms['high']:.0f})"
     return [
         "## Registering",
         "",
@@ -362,8 +361,8 @@ def _post_lines(post: Json | None) -> list[str]:
         *lines,
         "",
         f"Status {per['status']['median']:.0f} a second and the empty route {per['empty']['median']:.0f}, "
-        f"{post['clients']} clients each, in turn; API and database compute {computed['status']:.2f} ms for a "
-        f"status, the empty application {computed['empty']:.2f} ms for its answer.",
+        f"{post['clients']} clients each, in turn; they compute {computed['status']:.2f} ms for a "
+        f"status (database included) and {computed['empty']:.2f} ms for nothing.",
         "",
     ]
 

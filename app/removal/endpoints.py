@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
 from app.accounts.principal import Principal
-from app.api.deps import SessionDep, SettingsDep, require
+from app.api.deps import ReaderDep, SessionDep, SettingsDep, require
 from app.api.described import links_by_id
 from app.api.intake import Body, body_schema
 from app.api.negotiation import Format, preferred
@@ -177,7 +177,7 @@ def get_request(
     "/requests/{request_id}/status", summary="Where a request is", responses=responses(RequestNotFound)
 )
 def get_status(
-    request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
+    request_id: RequestId, principal: Readers, session: ReaderDep, settings: SettingsDep
 ) -> StatusView:
     """Return state, stage, percent, time of every transition, and scores once they exist."""
     return ReadingService(session, settings).status(principal, request_id)

@@ -136,7 +136,6 @@ class Ways:
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=self.tokens,
-            min_new_tokens=self.tokens,
             do_sample=False,
             num_beams=1,
             pad_token_id=self.mllm.tokenizer.pad_token_id,

@@ -119,7 +119,10 @@ def main() -> None:
     mllm = MLLM.load(given.model, "cpu")
     settings = load_settings(_env_file=None, experts_dir=given.experts_dir, model=given.model)
     loader = ExpertLoader(settings)
-    rows = [ExpertRow(*row, listed["fingerprint"]) for row in listed["rows"]]
+    rows = [
+        ExpertRow(id, version, path, sha256, request_id, listed["fingerprint"])
+        for id, version, path, sha256, request_id in listed["rows"]
+    ]
     experts = loader.load(rows if given.state == "experts" else [])
     router = Router.build(mllm, experts)
     asked = questions(4)

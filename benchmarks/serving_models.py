@@ -37,7 +37,7 @@ ModelName = Literal["demo", "mid", "7b"]
 RANK: Final = 8
 ALPHA: Final = 16
 _B_STD: Final = 0.2
-MID: Final = {
+MID: Final[dict[str, Any]] = {
     "hidden_size": 768,
     "intermediate_size": 2048,
     "num_hidden_layers": 13,
@@ -46,7 +46,7 @@ MID: Final = {
     "head_dim": 64,
     "max_position_embeddings": 1024,
 }
-_SEVEN_B: Final = {
+_SEVEN_B: Final[dict[str, Any]] = {
     "vocab_size": 32064,
     "hidden_size": 4096,
     "intermediate_size": 11008,
@@ -55,7 +55,7 @@ _SEVEN_B: Final = {
     "num_key_value_heads": 32,
     "max_position_embeddings": 4096,
 }
-_LARGE_TOWER: Final = {
+_LARGE_TOWER: Final[dict[str, Any]] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,

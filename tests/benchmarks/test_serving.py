@@ -22,7 +22,7 @@ from benchmarks.serving_http import overhead_of
 from benchmarks.serving_jobs import PARTS, Job, jobs
 from benchmarks.serving_load import Sent, closed, failed, for_seconds, paced
 from benchmarks.serving_memory import figures as memory_figures
-from benchmarks.serving_models import endless, random_adapter
+from benchmarks.serving_models import endless, random_adapter, random_experts
 from benchmarks.serving_plots import draw_all
 from benchmarks.serving_register import figures as register_figures
 from benchmarks.serving_report import TARGETS, figures, limits, page, row, tables
@@ -56,7 +56,7 @@ class TestFigures:
 
     def test_everybody_is_first_once_in_so_many_runs(self) -> None:
         order: list[str] = []
-        ways = {name: (lambda name=name: order.append(name)) for name in "abc"}  # type: ignore[misc]
+        ways = {name: (lambda name=name: order.append(name)) for name in "abc"}
         times = in_turn(ways, runs=3, warm=0)
         assert order == [*"abc", *"bca", *"cab"]
         assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3, "c": 3}
@@ -258,7 +258,7 @@ class TestRun:
                 serving.keep(tmp_path, Job(name, post.plan), {"n": 1})
             return argparse.Namespace(returncode=int(name != post.name))
 
-        monkeypatch.setattr(serving.subprocess, "run", ends)
+        monkeypatch.setattr("benchmarks.serving.subprocess.run", ends)
         asked = serving.parser().parse_args(["--quick"])
         assert serving.run([register, post], tmp_path, asked, QUIET) == {"post": {"n": 1}}
 
@@ -281,7 +281,7 @@ class TestEngine:
         assert all(set(c["seconds"]) == {BASE, OURS, OURS_BASE, PEFT, RELEASED} for c in found["cells"])
 
     def test_a_row_in_the_wrong_slot_is_found(self, own: MLLM, tmp_path: Path) -> None:
-        experts = serving_engine.random_experts(own, 2, tmp_path)
+        experts = random_experts(own, 2, tmp_path)
         ways = serving_engine.Ways(own, experts, tokens=3, copies=1)
         ways.enrol(2)
         ways.held.reverse()

@@ -207,6 +207,7 @@ def page(found: Json, command: str, plots: Sequence[str]) -> str:
         "compared took turns within each run, and ratios are taken within one run. In brackets the 5th and "
         "95th percentile, and n.",
         "",
+        *_QUICK[: 2 * bool(found["quick"])],
         "Where several models were measured, the first table has "
         f"{MODELS[OF_RECORD]} if it was among them; every model has its own below. Registering, filing and "
         "status are measured with the demo model.",
@@ -367,6 +368,10 @@ def _post_lines(post: Json | None) -> list[str]:
     ]
 
 
+_QUICK = (
+    "**A quick run**: few runs of small cells, to see that it works; not the figures of record.",
+    "",
+)
 _HOW = (
     "## How it is measured",
     "",

@@ -48,7 +48,8 @@ def jobs(parts: Sequence[str], *, quick: bool, device: str = "cpu", threads: int
         made.append(Job("register", plan))
     if "memory" in parts:
         runs = 1 if quick else 3
-        made += [Job(f"memory-{m}", MemoryPlan(m, _EXPERTS, runs, threads)) for m in served]
+        measured = served[:1] if quick else served
+        made += [Job(f"memory-{m}", MemoryPlan(m, _EXPERTS, runs, threads)) for m in measured]
     if "post" in parts:
         plan_ = PostPlan(150, 1.0, 3, 500, threads) if quick else PostPlan(1000, 4.0, 9, 2000, threads)
         made.append(Job("post", plan_))
@@ -56,11 +57,10 @@ def jobs(parts: Sequence[str], *, quick: bool, device: str = "cpu", threads: int
 
 
 def _engine(model: ModelName, *, quick: bool, device: str) -> EnginePlan:
+    if quick and model == "demo":
+        return EnginePlan(model, (1, 16), (1, 16), 16, 5, 16, copies=4, device=device)
     if quick:
-        small = model == "demo"
-        return EnginePlan(
-            model, (1, 16), (1, 16), 16 if small else 8, 5 if small else 2, 16, copies=4, device=device
-        )
+        return EnginePlan(model, (16,), (16,), 4, 2, 16, copies=2, device=device)
     released = 64 if model == "demo" else 16
     copies = {"demo": 16, "mid": 4, "7b": 1}[model]
     return EnginePlan(
@@ -69,11 +69,10 @@ def _engine(model: ModelName, *, quick: bool, device: str) -> EnginePlan:
 
 
 def _http(model: ModelName, *, quick: bool, threads: int) -> HttpPlan:
+    if quick and model == "demo":
+        return HttpPlan(model, 32, 24, 64, 1, threads=threads)
     if quick:
-        small = model == "demo"
-        return HttpPlan(
-            model, 32 if small else 16, 24 if small else 4, 64 if small else 32, 1, many=True, threads=threads
-        )
+        return HttpPlan(model, 8, 4, 32, 1, many=False, threads=threads)
     return HttpPlan(model, 64, 48 if model == "demo" else 24, 96, 3, threads=threads)
 
 

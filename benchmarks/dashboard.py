@@ -133,9 +133,15 @@ def _api(database_url: str, redis_url: str) -> Iterator[tuple[str, int]]:
 
 
 class Computed:
-    """CPU time of the API process and of the database's processes that answer it."""
+    """CPU time of the API process and of the database's processes that answer it now, if it has one.
 
-    def __init__(self, api: int, postgres_url: str) -> None:
+    Those connections must be there already: ask once before.
+    """
+
+    def __init__(self, api: int, postgres_url: str | None) -> None:
+        self._pids = [api]
+        if postgres_url is None:
+            return
         engine = create_engine_from(load_settings(_env_file=None, database_url=postgres_url), pool_size=1)
         with engine.connect() as connection:
             mine = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()

@@ -1,8 +1,9 @@
 """What endpoints depend on: settings, a session, and who asks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, cast
 
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
@@ -17,16 +18,42 @@ from app.settings import Settings
 _bearer = HTTPBearer(auto_error=False, description="An API key: `lethe_...`")
 
 
-def get_app_settings(request: Request) -> Settings:
+async def get_app_settings(request: Request) -> Settings:
     """Return the settings the application was made with."""
     return cast("Settings", request.app.state.settings)
 
 
-def get_session(request: Request) -> Iterator[Session]:
-    """Yield one transaction, committed when the endpoint has returned and before the response leaves."""
-    factory = cast("SessionFactory", request.app.state.session_factory)
-    with factory.begin() as session:
+async def get_session(request: Request) -> AsyncIterator[Session]:
+    """Yield one transaction, committed when the endpoint has returned and before the response leaves.
+
+    Endpoints on a `CommittingRoute` have committed by then. What is left to do with the database has a thread
+    of its own: one that waited for its turn would hold a connection, and locks, meanwhile.
+    """
+    session = cast("SessionFactory", request.app.state.session_factory)()
+    try:
         yield session
+    except BaseException:
+        await _in_own_thread(session.rollback, session)
+        raise
+    else:
+        await _in_own_thread(session.commit, session)
+    finally:
+        session.close()
+
+
+async def get_reader(request: Request) -> AsyncIterator[Session]:
+    """Yield a session for an endpoint that only reads: no transaction is begun, and none committed."""
+    session = cast("SessionFactory", request.app.state.reading_factory)()
+    try:
+        yield session
+    finally:
+        await _in_own_thread(session.close, session)
+
+
+async def _in_own_thread(end: Callable[[], None], session: Session) -> None:
+    if session.in_transaction():
+        with CancelScope(shield=True):
+            await to_thread.run_sync(end, limiter=CapacityLimiter(1))
 
 
 def require(*scopes: Scope) -> Callable[..., Principal]:
@@ -44,7 +71,7 @@ def require(*scopes: Scope) -> Callable[..., Principal]:
     ) -> Principal:
         if credentials is None:
             raise Unauthenticated("There is no API key in the request.")
-        factory = cast("SessionFactory", request.app.state.session_factory)
+        factory = cast("SessionFactory", request.app.state.reading_factory)
         return admitted(request, authenticate(factory, credentials.credentials), scopes)
 
     principal.scopes = scopes  # type: ignore[attr-defined]  # read by the authorisation tests
@@ -69,4 +96,5 @@ def admitted(request: Request, found: Principal, scopes: Sequence[Scope]) -> Pri
 
 
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]
+ReaderDep = Annotated[Session, Depends(get_reader, scope="function")]
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]

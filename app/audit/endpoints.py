@@ -10,6 +10,7 @@ from app.accounts.service import Scope
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_number, encode_cursor
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.audit.checkpoints import CheckpointService
 from app.audit.errors import ChainBroken, NotCovered
 from app.audit.export import AuditExport
@@ -26,7 +27,7 @@ from app.audit.signing import Signer
 from app.db.session import SessionFactory
 from app.kit.clock import utcnow
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(tags=["audit"], route_class=CommittingRoute)
 AUDITORS: tuple[Scope, ...] = ("auditor", "operator")
 _AUDITORS = Depends(require(*AUDITORS))
 Auditors = Annotated[Principal, _AUDITORS]

@@ -8,6 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from app.db.models import AuditCheckpoint, AuditEvent, AuditSalt
 from app.db.repository import Page, Repository
 
+_TAIL = "lethe.audit.tail"
+
 
 class AuditRepository(Repository[AuditEvent]):
     """Events in chain order, and the salts of the personal tokens in them."""
@@ -17,6 +19,19 @@ class AuditRepository(Repository[AuditEvent]):
     def tail(self) -> AuditEvent | None:
         """Return the newest event."""
         return self.first(select(AuditEvent).order_by(AuditEvent.seq.desc()))
+
+    def append(self, event: AuditEvent) -> AuditEvent:
+        """Write the event as the newest one; the transaction holds the ledger lock."""
+        self.session.info[_TAIL] = self.session.get_transaction(), self.add(event)
+        return event
+
+    def tail_locked(self) -> AuditEvent | None:
+        """As `tail`, for whoever holds the ledger lock: what this transaction appended is not read again."""
+        transaction, event = self.session.info.get(_TAIL, (None, None))
+        if transaction is not None and transaction is self.session.get_transaction():
+            newest: AuditEvent = event
+            return newest
+        return self.tail()
 
     def at(self, seq: int) -> AuditEvent | None:
         """Return the event with this number."""

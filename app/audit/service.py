@@ -67,7 +67,7 @@ class AuditService:
             ValueError: the payload has no canonical JSON form.
         """
         lock_ledger(self._session)
-        tail = self._events.tail()
+        tail = self._events.tail_locked()
         event = AuditEvent(
             seq=tail.seq + 1 if tail else 1,
             id=new_id("aud"),
@@ -80,7 +80,7 @@ class AuditService:
             prev_hash=tail.hash if tail else GENESIS,
         )
         event.hash = content_hash(event_content(event))
-        return self._events.add(event)
+        return self._events.append(event)
 
     def token(self, subject_id: str, value: str) -> str:
         """Return a salted token for something personal about `subject_id`.

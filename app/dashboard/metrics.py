@@ -13,11 +13,12 @@ from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.engine import ServingEngine
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.dashboard.repository import FigureRepository
 from app.registry.service import RegistryService
 from app.removal.states import STAGES, WORKING, State
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=CommittingRoute)
 
 STAGE_HOURS, SCORE_DAYS, DELIVERY_HOURS = 24, 30, 1
 """How far back the figures look that are no counts of what is now."""

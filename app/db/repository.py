@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, SessionTransaction
 
 from app.db.base import Base
 
@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 ADVISORY_NAMESPACE = 0x4C45  # "LE"
 LEDGER_LOCK = 1
+_HELD = "lethe.ledger.held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,13 @@ def lock_ledger(session: Session) -> None:
     """Serialise writers of the audit chain and of the registry until the end of this transaction.
 
     One lock for both: every registry change is audited, so two locks could only ever be taken in two orders.
+    Asking again within the transaction asks the database nothing. (There are no savepoints: rolling back to
+    one would give the lock up.)
     """
-    session.execute(select(func.pg_advisory_xact_lock(ADVISORY_NAMESPACE, LEDGER_LOCK)))
+    held: SessionTransaction | None = session.info.get(_HELD)
+    if held is None or held is not session.get_transaction():
+        session.execute(select(func.pg_advisory_xact_lock(ADVISORY_NAMESPACE, LEDGER_LOCK)))
+        session.info[_HELD] = session.get_transaction()
 
 
 def lock_named(session: Session, name: str) -> None:

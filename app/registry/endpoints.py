@@ -10,12 +10,13 @@ from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, decode_number, encode_cursor
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.kit.ids import expert_id_of
 from app.kit.whole import WholeNumber
 from app.registry.errors import GenerationNotFound, RootAlone
 from app.registry.service import RegistryService, roll_back
 
-router = APIRouter(tags=["registry"])
+router = APIRouter(tags=["registry"], route_class=CommittingRoute)
 Operators = Annotated[Principal, Depends(require("operator"))]
 
 

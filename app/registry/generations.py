@@ -1,6 +1,5 @@
 """New generations: the newest one, or an earlier one, with one request's expert or protection changed."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
 import redis
@@ -12,7 +11,7 @@ from app.db.models import Generation
 from app.db.repository import lock_ledger
 from app.kit.canonical import JsonValue
 from app.kit.logging import get_logger
-from app.kit.wake import wake_client
+from app.kit.wake import shared_wake_client
 from app.registry.repository import GenerationRepository, InterimRepository
 from app.registry.rollback import Standing
 
@@ -191,8 +190,7 @@ def announce_after_commit(session: Session, redis_url: str, generation: int) -> 
         if number is None:
             return
         try:
-            with contextlib.closing(wake_client(redis_url)) as client:
-                client.publish(CHANNEL, str(number))
+            shared_wake_client(redis_url).publish(CHANNEL, str(number))
         except redis.RedisError as error:
             _log.warning("replicas not woken, they will poll", generation=number, error=type(error).__name__)
 

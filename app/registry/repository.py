@@ -309,11 +309,31 @@ class InterimRepository(Repository[InterimProtection]):
             .execution_options(synchronize_session=False)
         ).all()
 
-    def protected_at(self, request_id: str) -> datetime | None:
-        """Return since when the request's subject has been protected."""
-        return self.session.execute(
-            select(func.min(InterimProtection.protected_at)).where(InterimProtection.request_id == request_id)
-        ).scalar_one()
+    def protection(self, request_id: str) -> tuple[datetime | None, bool, bool]:
+        """Return since when the request's subject is protected, and by what in the newest generation.
+
+        The latter is whether the request has an expert there, and whether it is refused without one.
+        """
+        mine = InterimProtection.request_id == request_id
+        newest = select(func.max(Generation.number)).scalar_subquery()
+        serving = (
+            select(Expert.id)
+            .join(
+                GenerationExpert,
+                (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
+            )
+            .where(Expert.request_id == request_id, GenerationExpert.generation == newest)
+        )
+        row = self.session.execute(
+            select(
+                select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery(),
+                serving.exists(),
+                select(InterimProtection.id)
+                .where(mine, InterimProtection.until_generation.is_(None))
+                .exists(),
+            )
+        ).one()
+        return row[0], row[1], row[2]
 
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
         """Return those of a tenant's requests (None: of all) that stand, newest first."""

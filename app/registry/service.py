@@ -148,10 +148,10 @@ class RegistryService:
 
     def protection(self, request_id: str) -> Protection | None:
         """Return how the request's subject is protected in the newest generation; None if it is not."""
-        since = self._interims.protected_at(request_id)
-        if self._generations.serves(self.newest(), request_id):
+        since, by_expert, by_rule = self._interims.protection(request_id)
+        if by_expert:
             return Protection("expert", since)
-        return Protection("interim", since) if self._interims.current(request_id) is not None else None
+        return Protection("interim", since) if by_rule else None
 
     def confirm(self) -> None:
         """Note, with the time and in the audit trail, which protections every live replica serves by now.

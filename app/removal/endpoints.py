@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
 
 from app.accounts.principal import Principal
-from app.api.deps import SessionDep, SettingsDep, require
+from app.api.deps import ReaderDep, SessionDep, SettingsDep, require
 from app.api.described import links_by_id
 from app.api.intake import Body, body_schema
 from app.api.negotiation import Format, preferred
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.api.sse import Sent, event_stream, last_event_id
 from app.db.session import SessionFactory
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
@@ -56,7 +57,7 @@ from app.removal.schemas import (
 from app.removal.states import State
 from app.settings import Settings
 
-router = APIRouter(tags=["removal"])
+router = APIRouter(tags=["removal"], route_class=CommittingRoute)
 router.include_router(review_router)
 
 Readers = Annotated[Principal, Depends(require(*READERS))]
@@ -176,7 +177,7 @@ def get_request(
     "/requests/{request_id}/status", summary="Where a request is", responses=responses(RequestNotFound)
 )
 def get_status(
-    request_id: RequestId, principal: Readers, session: SessionDep, settings: SettingsDep
+    request_id: RequestId, principal: Readers, session: ReaderDep, settings: SettingsDep
 ) -> StatusView:
     """Return state, stage, percent, time of every transition, and scores once they exist."""
     return ReadingService(session, settings).status(principal, request_id)

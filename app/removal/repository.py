@@ -222,10 +222,10 @@ class EventRepository(Repository[RequestEvent]):
     def lately_active(self, limit: int) -> dict[str, list[RequestEvent]]:
         """Return the state changes of the requests that became active last, by request, oldest first."""
         last = select(RequestEvent.request_id).where(RequestEvent.event == literal_column("'activate'"))
-        ids = self.session.scalars(last.order_by(RequestEvent.seq.desc()).limit(limit)).all()
+        newest = last.order_by(RequestEvent.seq.desc()).limit(limit)
         found: dict[str, list[RequestEvent]] = {}
         statement = select(RequestEvent).where(
-            RequestEvent.request_id.in_(ids), RequestEvent.to_state.is_not(None)
+            RequestEvent.request_id.in_(newest), RequestEvent.to_state.is_not(None)
         )
         for event in self.all(statement.order_by(RequestEvent.seq)):
             found.setdefault(event.request_id, []).append(event)

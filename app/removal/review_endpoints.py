@@ -9,6 +9,7 @@ from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_number, encode_cursor
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.removal.acting import OPERATORS, READERS
 from app.removal.errors import (
     EvidenceGone,
@@ -31,7 +32,7 @@ from app.removal.schemas import (
     PolicyView,
 )
 
-router = APIRouter(tags=["removal"])
+router = APIRouter(tags=["removal"], route_class=CommittingRoute)
 
 Readers = Annotated[Principal, Depends(require(*READERS))]
 _OPERATORS = Depends(require(*OPERATORS))

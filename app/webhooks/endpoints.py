@@ -8,13 +8,14 @@ from app.accounts.principal import Principal
 from app.api.deps import SessionDep, SettingsDep, require
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
 from app.api.problems import responses
+from app.api.routes import CommittingRoute
 from app.db.session import SessionFactory
 from app.webhooks.delivery import Deliverer
 from app.webhooks.errors import TooManyWebhooks, WebhookNotFound, WebhookUrlRefused
 from app.webhooks.schemas import DeliveryView, NewWebhook, WebhookView
 from app.webhooks.service import WebhookService
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], route_class=CommittingRoute)
 Owners = Annotated[Principal, Depends(require("owner", "operator"))]
 WebhookId = Annotated[str, Path(description="Id of a webhook: `whk_...`")]
 

@@ -1,0 +1,48 @@
+"""Routes whose work and commit are one piece of work of one thread.
+
+A sync endpoint that FastAPI runs needs the thread pool again after it has returned: to validate its answer,
+and then to leave its dependencies, which commits. Between the two it holds a connection, and whatever locks
+its transaction took. With every thread waiting for one of those locks, or for a connection, nobody can give
+it a thread, and all wait until a time limit. So nothing here waits for a thread while it holds anything.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction, signature
+from typing import Any
+
+from fastapi.routing import APIRoute
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+_SESSION = "session"
+
+
+class CommittingRoute(APIRoute):
+    """Commits the endpoint's `session` in the thread that ran it, as soon as it has returned.
+
+    For sync endpoints that take `session: SessionDep`; others are as they always are. What the endpoint
+    raises rolls back, as ever. Use it with `APIRouter(route_class=CommittingRoute)`.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, committing(endpoint), **options)
+
+
+def committing(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the endpoint as one that commits its session before it gives its thread back."""
+    if iscoroutinefunction(endpoint) or _SESSION not in signature(endpoint).parameters:
+        return endpoint
+
+    @wraps(endpoint)
+    async def run(**arguments: Any) -> Any:
+        return await run_in_threadpool(_committed, endpoint, arguments)
+
+    return run
+
+
+def _committed(endpoint: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    answer = endpoint(**arguments)
+    session: Session = arguments[_SESSION]
+    session.commit()
+    return answer

@@ -51,8 +51,8 @@ def jobs(parts: Sequence[str], *, quick: bool, device: str = "cpu", threads: int
         measured = served[:1] if quick else served
         made += [Job(f"memory-{m}", MemoryPlan(m, _EXPERTS, runs, threads)) for m in measured]
     if "post" in parts:
-        plan_ = PostPlan(150, 1.0, 3, 500, threads) if quick else PostPlan(1000, 4.0, 9, 2000, threads)
-        made.append(Job("post", plan_))
+        filing = PostPlan(150, 1.0, 3, 500, threads) if quick else PostPlan(1000, 4.0, 9, 2000, threads)
+        made.append(Job("post", filing))
     return made
 
 

@@ -18,12 +18,12 @@ COPY constraints.txt ./
 RUN pip install -q -c constraints.txt "torch==${TORCH}" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
  || pip install -q -c constraints.txt "torch==${TORCH%+*}"
 
-# Dependencies before the code, so that a change of code does not install them again.
-COPY pyproject.toml README.md LICENSE ./
-RUN mkdir app workers migrations && touch app/__init__.py workers/__init__.py migrations/__init__.py \
+# Dependencies before code and README, so that a change of these does not install them again.
+COPY pyproject.toml ./
+RUN mkdir app workers migrations && touch app/__init__.py workers/__init__.py migrations/__init__.py README.md LICENSE \
  && pip install -q -c constraints.txt .  && pip uninstall -q -y lethe && rm -rf app workers migrations build *.egg-info
 
-COPY alembic.ini ./
+COPY alembic.ini README.md LICENSE ./
 COPY migrations migrations
 COPY workers workers
 COPY app app

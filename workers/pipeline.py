@@ -7,12 +7,10 @@ worker out; every write carries the token. Cancelling is a flag in SQL that is r
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -23,10 +21,11 @@ from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
 from app.kit.tracing import span
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import ExpertRef, LoadedExpert, expert_folder, load_expert
+from app.lumoe.expert import ExpertRef, LoadedExpert, load_expert
 from app.lumoe.router import Router
 from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
+from app.registry.store import VersionTakenError
 from app.removal.errors import EvidenceGone, StaleLease
 from app.removal.lifecycle import Lifecycle
 from app.removal.measurements import MeasurementService
@@ -308,11 +307,13 @@ class Job(Attempt):
 
         Every file is read: one that no replica can load would keep them from every later generation, too.
         """
-        ref = _ref(done.artifact)
-        final = self.runtime.experts_dir / ref.path
-        place = final if final.exists() else self.work.path / str(done.artifact["root"]) / ref.path
+        ref, store = _ref(done.artifact), self.runtime.store
         try:
-            load_expert(place, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
+            if store.holds(ref.path):
+                store.load(ref.path, self.runtime.cipher, ref.manifest_sha256)
+            else:
+                place = self.work.path / str(done.artifact["root"]) / ref.path
+                load_expert(place, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
         except ExpertCorruptError as error:
             _log.warning("candidate is not whole", request=self.request_id, error=str(error))
             return None
@@ -375,7 +376,7 @@ class Job(Attempt):
             self.need_attention("candidate_lost", "The verified expert's files are gone; retry the request.")
             raise _Stop
         self.enter("publish")
-        move_into_place(self.work.path / str(done.artifact["root"]), self.runtime.experts_dir, ref.path)
+        self._store(done, ref)
         with self.session() as session:
             generation = RegistryService(session, self.runtime.settings).publish(
                 request_id=self.request_id,
@@ -398,6 +399,22 @@ class Job(Attempt):
             raise _Stop
         self._activate(ref, generation)
 
+    def _store(self, done: Checkpoint, ref: ExpertRef) -> None:
+        """Put the verified files where experts lie; nothing to do when an earlier attempt has.
+
+        Raises:
+            VersionTakenError: another attempt's files are there; the next one takes the next number.
+        """
+        store = self.runtime.store
+        if store.holds(ref.path):
+            return  # `_candidate` has read them
+        try:
+            store.publish(self.work.path / str(done.artifact["root"]) / ref.path, ref.path)
+        except VersionTakenError:
+            self.save("train", self.artifact("train"))  # drops the candidate
+            raise
+        store.remove_unfinished(ref.expert_id, ref.version)
+
     def _activate(self, ref: ExpertRef, generation: int) -> None:
         """Say that the request is done, unless the registry was rolled back meanwhile.
 
@@ -416,8 +433,7 @@ class Job(Attempt):
                 raise NotLive(f"{self.request_id} was published, and rolled back before it was active.")
 
     def _published(self, ref: ExpertRef) -> LoadedExpert:
-        path = expert_folder(self.runtime.experts_dir, ref.path)
-        return load_expert(path, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
+        return self.runtime.store.load(ref.path, self.runtime.cipher, ref.manifest_sha256)
 
     def _acknowledged(self, generation: int) -> bool:
         """Wait, for a while, until every live replica serves the generation."""
@@ -429,21 +445,6 @@ class Job(Attempt):
                     return True
             time.sleep(_POLL_SECONDS)
         return False
-
-
-def move_into_place(root: Path, experts_dir: Path, path: str) -> None:
-    """Rename the verified files to where experts lie; nothing to do when an earlier attempt has."""
-    final = experts_dir / path
-    if final.exists():
-        return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(root / path, final)
-    for directory in (final, final.parent, experts_dir):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _shortfall(verdict: Verdict) -> str:

@@ -223,8 +223,7 @@ def write_candidate(
     runtime: Runtime, case: Case, calibration: Calibration, adapter: Path, root: Path, created_at: datetime
 ) -> ExpertRef:
     """Write the expert as it will be published, below ``root``; its version follows the published ones."""
-    published = runtime.experts_dir / case.expert_id
-    versions = [int(p.name) for p in published.glob("*") if p.name.isdigit()] if published.is_dir() else []
+    versions = runtime.store.versions(case.expert_id)
     return write_expert(
         root,
         expert_id=case.expert_id,

@@ -38,14 +38,15 @@ from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
 from app.lumoe.engines.local import EngineBusyError, EngineStoppedError, LocalEngine
 from app.lumoe.engines.replica import ReplicaError, WrongModelError
 from app.lumoe.engines.vllm import VllmEngine
-from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
-from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
+from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, ModelNotFoundError
+from app.lumoe.expert import LoadedExpert
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, Message
 from app.registry.replica import ReplicaAgent
 from app.registry.service import ExpertRow, InterimRow
+from app.registry.store import StoreError, open_store
 from app.settings import Settings
 
 _HOLD_EXPERTS = 4096
@@ -60,22 +61,24 @@ class ExpertLoader:
 
     def __init__(self, settings: Settings) -> None:
         self._keep_adapters = settings.engine == "local"
-        self._root = settings.experts_dir
+        self._store = open_store(settings)
         self._cipher = settings.evidence_cipher()
         self._held: dict[str, LoadedExpert] = {}
 
     def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
-        """Return the experts of `rows`. Raises `ExpertCorruptError`; then nothing of it is served."""
+        """Return the experts of `rows`, all of them. Raises `ExpertCorruptError`, `StoreError`."""
         loaded = {}
         for row in rows:
             held = self._held.get(row.manifest_sha256)
-            loaded[row.manifest_sha256] = held or self._read(row)
+            loaded[row.manifest_sha256] = self._read(row) if held is None else held
+            if held is not None and not self._keep_adapters:
+                self._store.folder(row.path, row.manifest_sha256)  # whoever writes with it reads its files
         self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
+        self._store.keep_only([row.path for row in rows])
         return list(loaded.values())
 
     def _read(self, row: ExpertRow) -> LoadedExpert:
-        folder = expert_folder(self._root, row.path)
-        loaded = load_expert(folder, self._cipher, manifest_sha256=row.manifest_sha256)
+        loaded = self._store.load(row.path, self._cipher, row.manifest_sha256)
         return loaded if self._keep_adapters else replace(loaded, adapter={})
 
 
@@ -131,14 +134,19 @@ class ChatEngine:
         self._redis.close()
 
     def apply(self, generation: int, rows: list[ExpertRow], interims: list[InterimRow]) -> None:
-        """Load a registry generation and serve it from the next batch on; all of its experts or nothing.
+        """Load a registry generation and serve it from the next batch on.
 
-        Raises `ExpertCorruptError`; `InterimUnreadableError` for a subject that cannot be decrypted, when the
+        Raises `ExpertCorruptError` or `StoreError` where an expert cannot be read: until it can, whoever was
+        protected stays so as before, and everything else of the generation is served; `InterimUnreadableError` for a subject that cannot be decrypted, when the
         rest is served already: one that nobody can read must not keep the others unprotected; `ReplicaError`
         where a server cannot write with a new expert: until it can, its subject is refused without.
         """
         with self._lock:
-            experts = self._loader.load(rows)
+            try:
+                experts = self._loader.load(rows)
+            except (ExpertCorruptError, StoreError):
+                self._protect_as_before(rows, self._interims.load(interims).entries)
+                raise
             interim = self._interims.load(interims)
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
@@ -157,16 +165,28 @@ class ChatEngine:
             self._refusals = Refusals(router)
         return self._refusals
 
-    def _protect(self, experts: Sequence[LoadedExpert], interim: Sequence[InterimEntry]) -> None:
-        """Serve what new experts cannot write: their subjects are refused, the rest is as it should be.
+    def _protect_as_before(self, rows: Sequence[ExpertRow], interim: Sequence[InterimEntry]) -> None:
+        """Serve a generation without the experts that cannot be read: by an earlier version, or by refusing."""
+        router = self.local.router
+        able = [router.experts[row.id] for row in rows if row.id in router.experts]
+        refused = [router.interim[row.id] for row in rows if row.id in router.interim]
+        self._serve_meanwhile(able, [*interim, *refused])
 
-        It stays the generation of before by number, so that it is tried again and nobody takes it for served.
-        """
+    def _protect(self, experts: Sequence[LoadedExpert], interim: Sequence[InterimEntry]) -> None:
+        """Serve what new experts cannot write: their subjects are refused, the rest is as it should be."""
         router = self.local.router
         able = [expert for expert in experts if router.experts.get(expert.expert_id) is expert]
         writing = {expert.expert_id for expert in able}
         refused = [InterimEntry(e.expert_id, e.gate) for e in experts if e.expert_id not in writing]
-        entries = [*interim, *refused]
+        self._serve_meanwhile(able, [*interim, *refused])
+
+    def _serve_meanwhile(self, able: Sequence[LoadedExpert], entries: Sequence[InterimEntry]) -> None:
+        """Serve part of a generation.
+
+        It stays the generation of before by number, so that it is tried again and nobody takes it for served.
+        """
+        router = self.local.router
+        writing = {expert.expert_id for expert in able}
         now = {key: id(entry.record) for key, entry in router.interim.items()}
         if writing != set(router.experts) or now != {e.expert_id: id(e.record) for e in entries}:
             self.local.swap(Router.build(self.mllm, able, router.generation, entries, router))

@@ -77,19 +77,20 @@ def _rekey(settings: Settings) -> dict[str, Any]:
     """Encrypt again; return what was done and which keys are still needed, by what."""
     from app.db.session import create_engine_from, session_factory
     from app.kit.crypto import key_id_of
-    from app.lumoe.expert import sealed_subject
     from app.registry.service import RegistryService
+    from app.registry.store import open_store
     from app.removal.rekeying import keys_in_use, rekey
 
     engine = create_engine_from(settings, pool_size=2)
     try:
         sessions = session_factory(engine)
         found = rekey(sessions, settings, actor="system:cli")
+        store = open_store(settings)
         current = settings.evidence_cipher().key_id
         with sessions.begin() as session:
             needed = {key: dict(counts) for key, counts in keys_in_use(session).items() if key != current}
             for expert in RegistryService(session, settings).live_experts():
-                key_id = key_id_of(sealed_subject(settings.experts_dir, expert.path))
+                key_id = key_id_of(store.sealed_subject(expert.path))
                 if key_id != current:
                     counts = needed.setdefault(key_id, {})
                     counts["experts"] = counts.get("experts", 0) + 1

@@ -137,9 +137,10 @@ class ChatEngine:
         """Load a registry generation and serve it from the next batch on.
 
         Raises `ExpertCorruptError` or `StoreError` where an expert cannot be read: until it can, whoever was
-        protected stays so as before, and everything else of the generation is served; `InterimUnreadableError` for a subject that cannot be decrypted, when the
-        rest is served already: one that nobody can read must not keep the others unprotected; `ReplicaError`
-        where a server cannot write with a new expert: until it can, its subject is refused without.
+        protected stays so as before, and everything else is served; `InterimUnreadableError` for a subject
+        that cannot be decrypted, when the rest is served already: one that nobody can read must not keep the
+        others unprotected; `ReplicaError` where a server cannot write with a new expert: until it can, its
+        subject is refused without.
         """
         with self._lock:
             try:
@@ -166,7 +167,7 @@ class ChatEngine:
         return self._refusals
 
     def _protect_as_before(self, rows: Sequence[ExpertRow], interim: Sequence[InterimEntry]) -> None:
-        """Serve a generation without the experts that cannot be read: by an earlier version, or by refusing."""
+        """Serve without the experts that cannot be read: by their earlier versions, or by refusing."""
         router = self.local.router
         able = [router.experts[row.id] for row in rows if row.id in router.experts]
         refused = [router.interim[row.id] for row in rows if row.id in router.interim]

@@ -1,9 +1,9 @@
 """Local copies of expert versions that lie elsewhere: filled whole, checked, bounded, shared by processes.
 
-`<directory>/<expert id>/<version>/` is laid out as the store itself, so that whatever reads an experts directory
-(vLLM, too) can read this one. A copy is written beside its place and renamed; one that is damaged is moved
-aside and fetched again; one that makes the cache too large is moved aside and deleted, the least recently used
-first. Readers hold no lock: one whose files are moved away under it finds that they are not whole.
+`<directory>/<expert id>/<version>/` is laid out as the store itself, so that whatever reads an experts
+directory (vLLM, too) can read this one. A copy is written beside its place and renamed; one that is damaged
+is moved aside and fetched again; when all take too much, the least recently used are moved aside and deleted.
+Readers hold no lock: one whose files are moved away under it finds that they are not whole.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from app.lumoe.expertfiles import MANIFEST
 from app.registry.store.errors import StoreUnavailableError
 
 _log = get_logger("experts")
+_TRIES = 5
 _FILLING, _ASIDE = ".filling-", ".aside-"
 _ABANDONED_SECONDS = 3600.0
 _RECOUNT_SECONDS = 60.0
@@ -78,26 +79,25 @@ class ExpertCache:
                 shutil.rmtree(work, ignore_errors=True)
         except OSError as error:
             raise StoreUnavailableError(
-                f"a copy of expert {path} cannot be written to {self._root} ({error.strerror}): make room, or "
-                "set LETHE_EXPERTS_CACHE to a directory that may be written to"
+                f"a copy of expert {path} cannot be written to {self._root} ({error.strerror}): make room, "
+                "or set LETHE_EXPERTS_CACHE to a directory that may be written to"
             ) from error
         self._make_room(path, sum(map(len, content.values())))
         return self.place(path)
 
     def _install(self, work: Path, final: Path) -> None:
-        """Rename `work` to `final`. If another process does the same at once, either's files are as good."""
-        final.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(3):
+        """Rename `work` to `final`. If others do the same at once, whoever's files stay are as good."""
+        work.chmod(0o755)  # temporary directories are for their owner alone; vLLM may be another user
+        for _ in range(_TRIES):
             try:
-                work.chmod(0o755)  # temporary directories are for their owner alone; vLLM may be another user
+                final.parent.mkdir(parents=True, exist_ok=True)  # others delete it with its last version
                 os.rename(work, final)
                 return
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                     raise
-                final.parent.mkdir(parents=True, exist_ok=True)  # deleted meanwhile with its last version
                 self._discard(final)
-        raise OSError(errno.EBUSY, "other processes keep writing it")
+        _log.info("another process has put a copy in place", place=str(final))
 
     def _discard(self, folder: Path) -> None:
         """Delete a copy so that nobody sees half of it. One that is gone already is no error."""

@@ -16,4 +16,4 @@ class StoreRefusedError(StoreError, ConfigurationError):
 
 
 class VersionTakenError(StoreError):
-    """Other files lie where a version was to be published; versions never change, so the next number is due."""
+    """Other files lie where a version was to be published; versions never change: take the next number."""

@@ -1,4 +1,4 @@
-"""Experts in a directory that all processes see: renamed into place, so a version is there whole or not at all."""
+"""Experts in a directory that all processes see: renamed into place, so there whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """Experts on an object store, or whatever else fsspec reaches: no rename, so the manifest comes last.
 
 Objects are only ever created, never overwritten (`If-None-Match: *` on S3), and a version exists once its
-manifest does. A writer that died leaves objects without one; whoever repeats the same publish takes them over,
-anybody else finds the number taken. A late writer whose lease is lost can change nothing either.
+manifest does. A writer that died leaves objects without one; whoever repeats the same publish takes them
+over, anybody else finds the number taken. A late writer whose lease is lost can change nothing either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import posixpath
@@ -93,7 +94,7 @@ class ObjectStore:
         self.cache = ExpertCache(cache, cache_bytes, keep_live=keep_live)
         self._has_buckets = self.url.partition("://")[0] in _WITH_BUCKETS
         self._options = options
-        self._damaged: dict[str, tuple[float, float, ExpertCorruptError]] = {}
+        self._damaged: dict[tuple[str, str], tuple[float, float, ExpertCorruptError]] = {}
 
     # -- versions ----------------------------------------------------------------------------------
 
@@ -175,6 +176,7 @@ class ObjectStore:
         for number in sorted(self.versions(expert_id)):
             found = True
             self._delete(f"{expert_id}/{number}")
+        self._delete_directory(expert_id)
         return found
 
     def remove_unfinished(self, expert_id: str, below: int) -> None:
@@ -191,17 +193,18 @@ class ObjectStore:
 
     def _fill(self, path: str, manifest_sha256: str) -> Path:
         """Fetch a version into the cache. What is damaged there is not fetched again at every poll."""
-        until, pause, known = self._damaged.get(path, (0.0, _AGAIN_SECONDS, None))
+        key = (path, manifest_sha256)
+        until, pause, known = self._damaged.get(key, (0.0, _AGAIN_SECONDS, None))
         if known is not None and time.monotonic() < until:
-            raise known
+            raise ExpertCorruptError(str(known))
         try:
             place = self.cache.fill(path, lambda: self._fetch(path, manifest_sha256))
         except ExpertPathError:
             raise
         except ExpertCorruptError as error:
-            self._damaged[path] = (time.monotonic() + pause, min(2 * pause, _AGAIN_MOST_SECONDS), error)
+            self._damaged[key] = (time.monotonic() + pause, min(2 * pause, _AGAIN_MOST_SECONDS), error)
             raise
-        self._damaged.pop(path, None)
+        self._damaged.pop(key, None)
         return place
 
     def _fetch(self, path: str, manifest_sha256: str | None) -> dict[str, bytes]:
@@ -261,6 +264,13 @@ class ObjectStore:
                 self._ask(lambda fs, at: fs.rm_file(at), f"{path}/{name}")
             except FileNotFoundError:
                 continue
+        self._delete_directory(path)
+
+    def _delete_directory(self, path: str) -> None:
+        """Delete what is left of an empty path where there are directories."""
+        if not self._has_buckets:
+            with contextlib.suppress(OSError):
+                self._ask(lambda fs, at: fs.rmdir(at), path)
 
     def _ask(self, what: Callable[[Any, str], _T], path: str) -> _T:
         """Do something at a path of the file system.
@@ -280,13 +290,14 @@ class ObjectStore:
         kind, said = type(error).__name__, " ".join(str(error).split())[:300]
         if isinstance(error, PermissionError):
             return StoreRefusedError(
-                f"LETHE_EXPERTS_DIR: the store of the experts refuses access ({said}): check the credentials, and "
-                "that they may list, read, create and delete below the prefix"
+                f"LETHE_EXPERTS_DIR: the store of the experts refuses access ({said}): check the keys, "
+                "and that they may list, read, create and delete below the prefix"
             )
         if kind in _NO_CREDENTIALS:
             return StoreRefusedError(
-                f"LETHE_EXPERTS_DIR: no credentials for the store of the experts ({said}): set them in the "
-                "environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in LETHE_EXPERTS_OPTIONS"
+                f"LETHE_EXPERTS_DIR: no credentials for the store of the experts ({said}): set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or what your cloud has instead, or "
+                "LETHE_EXPERTS_OPTIONS"
             )
         return StoreUnavailableError(f"{self.url} cannot be reached, or fails ({kind}: {said})")
 

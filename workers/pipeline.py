@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.db.models import RemovalRequest
 from app.kit.canonical import JsonValue
 from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
@@ -25,7 +26,7 @@ from app.lumoe.expert import ExpertRef, LoadedExpert, load_expert
 from app.lumoe.router import Router
 from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
-from app.registry.store import VersionTakenError
+from app.registry.store import StoreRefusedError, StoreUnavailableError, VersionTakenError
 from app.removal.errors import EvidenceGone, StaleLease
 from app.removal.lifecycle import Lifecycle
 from app.removal.measurements import MeasurementService
@@ -36,7 +37,7 @@ from workers import aftercare, stages
 from workers.attempt import Attempt
 from workers.forgetset.answering import CancelledError
 from workers.forgetset.build import TrainingSet
-from workers.lease import Lease, LeaseLost, acquire
+from workers.lease import Lease, LeaseLost, acquire, attempts_allowed
 from workers.runtime import Runtime
 from workers.training.recipe import RECIPES, Recipe
 from workers.training.train import Progress
@@ -125,6 +126,19 @@ class Job(Attempt):
             self.work.remove()
         except _Stop:
             _log.info("waits for a person", request=self.request_id)
+        except StoreRefusedError as error:
+            _log.error("the store of the experts refuses", request=self.request_id, error=str(error))
+            self.need_attention(
+                "configuration",
+                "The store of the experts refuses this worker, whose log says why; correct it, then retry.",
+            )
+        except StoreUnavailableError as error:
+            if not self._last():
+                raise
+            _log.error("the store of the experts is away", request=self.request_id, error=str(error))
+            self.need_attention(
+                "store_unavailable", "The store of the experts does not answer; retry once it does."
+            )
         except ConfigurationError as error:
             self.need_attention("configuration", str(error))
         except EvidenceGone:
@@ -136,6 +150,12 @@ class Job(Attempt):
         except ExpertCorruptError as error:
             _log.error("expert files are not whole", request=self.request_id, error=str(error))
             self.need_attention("expert_corrupt", "A live expert's files are not whole; restore them.")
+
+    def _last(self) -> bool:
+        """Whether the request fails after this attempt."""
+        with self.session() as session:
+            request = session.get_one(RemovalRequest, self.request_id)
+            return request.attempt >= attempts_allowed(request)
 
     def _check_model(self) -> None:
         wanted = self.case.policy.model_fingerprint

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from math import isfinite
@@ -50,6 +51,7 @@ from app.registry.store import StoreError, open_store
 from app.settings import Settings
 
 _HOLD_EXPERTS = 4096
+_READERS = 8
 _log = get_logger("chat")
 
 
@@ -67,15 +69,26 @@ class ExpertLoader:
 
     def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
         """Return the experts of `rows`, all of them. Raises `ExpertCorruptError`, `StoreError`."""
-        loaded = {}
-        for row in rows:
-            held = self._held.get(row.manifest_sha256)
-            loaded[row.manifest_sha256] = self._read(row) if held is None else held
-            if held is not None and not self._keep_adapters:
-                self._store.folder(row.path, row.manifest_sha256)  # whoever writes with it reads its files
+        missing = [row for row in rows if row.manifest_sha256 not in self._held]
+        read = dict(zip((row.manifest_sha256 for row in missing), self._read_all(missing), strict=True))
+        known = self._held | read
+        loaded = {row.manifest_sha256: known[row.manifest_sha256] for row in rows}
+        if not self._keep_adapters:  # whoever writes with them reads their files
+            for row in rows:
+                self._store.folder(row.path, row.manifest_sha256)
         self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
         self._store.keep_only([row.path for row in rows])
         return list(loaded.values())
+
+    def _read_all(self, rows: Sequence[ExpertRow]) -> list[LoadedExpert]:
+        """Read several at once: from an object store, most of the time is waiting."""
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="lethe-experts") as pool:
+            reading = [pool.submit(self._read, row) for row in rows]
+            try:
+                return [one.result() for one in reading]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # the others would only fail as well
+                raise
 
     def _read(self, row: ExpertRow) -> LoadedExpert:
         loaded = self._store.load(row.path, self._cipher, row.manifest_sha256)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from sqlalchemy import select
 
 from app.audit.service import AuditService
@@ -288,7 +289,7 @@ class TestStore:
         def refused(*_: object, **__: object) -> None:
             raise ConnectionRefusedError(111, "Connection refused")
 
-        monkeypatch.setattr(fsspec.filesystem("memory"), "cat_file", refused)
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", refused)
         found = expect(patient, Check.EXPERT_STORE, "system")
         assert "cannot be reached" in found.detail
         assert "LETHE_EXPERTS_DIR" in found.remedy

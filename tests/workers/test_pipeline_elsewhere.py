@@ -9,6 +9,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from app.lumoe.expertfiles import MANIFEST
 from app.lumoe.mllm import MLLM
@@ -162,7 +163,7 @@ class TestStoreAway:
     def test_then_back(self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         request_id = world.file()
         with monkeypatch.context() as down:
-            down.setattr(fsspec.filesystem("memory"), "pipe_file", away)
+            down.setattr(MemoryFileSystem, "pipe_file", away)
             assert world.process(request_id) is State.PUBLISHING
         with world.replica():
             assert world.process(request_id) is State.ACTIVE
@@ -173,7 +174,7 @@ class TestStoreAway:
     ) -> None:
         request_id = world.file()
         with monkeypatch.context() as down:
-            down.setattr(fsspec.filesystem("memory"), "pipe_file", away)
+            down.setattr(MemoryFileSystem, "pipe_file", away)
             states = world.attempts(request_id, 4)
         assert states == [State.PUBLISHING, State.PUBLISHING, State.NEEDS_ATTENTION, None]
         row = world.row(request_id)
@@ -189,7 +190,7 @@ class TestStoreAway:
 
         request_id = world.file()
         with monkeypatch.context() as refusing:
-            refusing.setattr(fsspec.filesystem("memory"), "pipe_file", refuses)
+            refusing.setattr(MemoryFileSystem, "pipe_file", refuses)
             assert world.process(request_id) is State.NEEDS_ATTENTION
         row = world.row(request_id)
         assert (row.reason_code, "arn" in str(row.reason)) == ("configuration", False)

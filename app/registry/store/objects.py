@@ -13,6 +13,7 @@ import hashlib
 import posixpath
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -94,6 +95,8 @@ class ObjectStore:
         self.cache = ExpertCache(cache, cache_bytes, keep_live=keep_live)
         self._has_buckets = self.url.partition("://")[0] in _WITH_BUCKETS
         self._options = options
+        self._lock = threading.Lock()
+        self._fs: tuple[Any, str] | None = None
         self._damaged: dict[tuple[str, str], tuple[float, float, ExpertCorruptError]] = {}
 
     # -- versions ----------------------------------------------------------------------------------
@@ -278,13 +281,22 @@ class ObjectStore:
         Raises `FileNotFoundError` and `FileExistsError` as it does, everything else as `StoreError`.
         """
         try:
-            fs, root = _file_system(self.url, self._options)
+            fs, root = self._connected()
             fs.invalidate_cache()
             return what(fs, f"{root.rstrip('/')}/{path}")
         except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:  # whatever a driver throws
             raise self._explained(error) from error
+
+    def _connected(self) -> tuple[Any, str]:
+        """Return fsspec's file system, one for all threads, and the root's path in it."""
+        with self._lock:
+            if self._fs is None:
+                protocol = self.url.partition("://")[0]
+                defaults = _DEFAULTS.get("s3" if protocol == "s3a" else protocol, {})
+                self._fs = fsspec.core.url_to_fs(self.url, **{**defaults, **self._options})
+            return self._fs
 
     def _explained(self, error: Exception) -> StoreError:
         kind, said = type(error).__name__, " ".join(str(error).split())[:300]
@@ -312,14 +324,6 @@ def _bucket_is_missing(error: FileNotFoundError) -> bool:
     """Tell a bucket that is not there from an object that is not."""
     told = f"{error} {error.__cause__!r}".lower()
     return "nosuchbucket" in told or "bucket does not exist" in told or "containernotfound" in told
-
-
-def _file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return fsspec's file system and the root's path in it; fsspec keeps one of each kind."""
-    protocol = url.partition("://")[0]
-    defaults = _DEFAULTS.get("s3" if protocol == "s3a" else protocol, {})
-    fs, root = fsspec.core.url_to_fs(url, **{**defaults, **options})
-    return fs, str(root)
 
 
 def _whole(folder: Path, manifest_sha256: str) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from app.lumoe.errors import ExpertCorruptError, ExpertPathError
 from app.lumoe.expertfiles import CONTENT, MANIFEST
 from app.registry.store import StoreRefusedError, StoreUnavailableError, VersionTakenError, open_store
-from app.registry.store.objects import ObjectStore, _file_system
+from app.registry.store.objects import ObjectStore
 from app.settings import load_settings
 from tests.registry.store.conftest import EXPERT, Written
 from tests.registry.store.s3 import S3
@@ -280,7 +280,7 @@ class TestAway:
         def refuses(*_: Any, **__: Any) -> None:
             raise PermissionError("Access Denied")
 
-        fs, _ = _file_system(objects.url, objects._options)
+        fs, _ = objects._connected()
         monkeypatch.setattr(fs, "cat_file", refuses)
         with pytest.raises(StoreRefusedError, match=r"refuses access .*list, read, create and delete"):
             objects.holds(PATH)
@@ -291,7 +291,7 @@ class TestAway:
         def throws(*_: Any, **__: Any) -> None:
             raise RuntimeError("event loop is closed")
 
-        fs, _ = _file_system(objects.url, objects._options)
+        fs, _ = objects._connected()
         monkeypatch.setattr(fs, "cat_file", throws)
         with pytest.raises(StoreUnavailableError, match="RuntimeError: event loop is closed"):
             objects.holds(PATH)

@@ -21,7 +21,8 @@ EXPERT = "exp_" + "a" * 32
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
-    pytest.importorskip("moto.server", reason="needs s3fs, moto[s3], flask and flask-cors (the extra dev)")
+    for module in ("s3fs", "flask_cors", "moto.moto_server.werkzeug_app"):
+        pytest.importorskip(module, reason="needs s3fs, moto[s3], flask and flask-cors: the extra `dev`")
     server = S3()
     yield server
     server.stop()

@@ -14,6 +14,7 @@ from app.cli.support import (
     console,
     database_explained,
     errors,
+    give_up,
     problems_explained,
     use_running_stack,
 )
@@ -54,7 +55,12 @@ def rotate_evidence(
                 "Set both, restart API and workers, then: lethe keys rotate-evidence", soft_wrap=True
             )
             return
-        report = _rekey(settings)
+        from app.registry.store import StoreUnavailableError
+
+        try:
+            report = _rekey(settings)
+        except StoreUnavailableError as error:
+            give_up(str(error), "What was encrypted again stays so; run this again for the rest.")
     if as_json:
         console.print_json(data=report)
     else:

@@ -64,7 +64,7 @@ def away(*_: Any, **__: Any) -> Any:
 
 
 class TestPublish:
-    def test_request_becomes_active(self, world: PipelineWorld) -> None:
+    def test_request_becomes_active_and_is_erased(self, world: PipelineWorld) -> None:
         request_id = world.file()
         with world.replica():
             assert world.process(request_id) is State.ACTIVE
@@ -76,12 +76,21 @@ class TestPublish:
         another_machine(world)
         loaded = world.runtime.store.load(row.path, world.runtime.cipher, row.manifest_sha256)
         assert loaded.request_id == request_id
+        work = world.runtime.experts_dir / ".work" / request_id
+        work.mkdir(parents=True)
+        assert erase_files(world.runtime.settings, request_id) == [
+            expert_of(request_id),
+            f".work/{request_id}",
+        ]
+        assert objects(world) == set()
+        assert not (world.runtime.experts_dir / expert_of(request_id)).exists()
+        assert not work.exists()
+        assert erase_files(world.runtime.settings, request_id) == []
 
-    @pytest.mark.parametrize("done", [3])
     def test_worker_dies_between_two_files(
-        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch, done: int
+        self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        request_id, left = world.file(), done
+        request_id, left = world.file(), 3
         create = ObjectStore._create
 
         def dies(*arguments: Any) -> None:
@@ -160,15 +169,6 @@ class TestPublish:
 
 
 class TestStoreAway:
-    def test_then_back(self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-        request_id = world.file()
-        with monkeypatch.context() as down:
-            down.setattr(MemoryFileSystem, "pipe_file", away)
-            assert world.process(request_id) is State.PUBLISHING
-        with world.replica():
-            assert world.process(request_id) is State.ACTIVE
-        assert world.ran == ALL
-
     def test_for_all_attempts_waits_for_a_person(
         self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -197,18 +197,3 @@ class TestStoreAway:
         world.service.post(f"/requests/{request_id}/retry", world.service.operator)
         with world.replica():
             assert world.process(request_id) is State.ACTIVE
-
-
-def test_erased(world: PipelineWorld) -> None:
-    request_id = world.file()
-    with world.replica():
-        world.process(request_id)
-    folder = world.runtime.experts_dir / ".work" / request_id
-    folder.mkdir(parents=True)
-    assert (world.runtime.experts_dir / expert_of(request_id)).exists()
-    found = erase_files(world.runtime.settings, request_id)
-    assert found == [expert_of(request_id), f".work/{request_id}"]
-    assert objects(world) == set()
-    assert not (world.runtime.experts_dir / expert_of(request_id)).exists()
-    assert not folder.exists()
-    assert erase_files(world.runtime.settings, request_id) == []

@@ -66,9 +66,11 @@ class ExpertLoader:
         self._store = open_store(settings)
         self._cipher = settings.evidence_cipher()
         self._held: dict[str, LoadedExpert] = {}
+        self._paths: list[str] = []
 
     def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
         """Return the experts of `rows`, all of them. Raises `ExpertCorruptError`, `StoreError`."""
+        self._store.keep_only([*self._paths, *(row.path for row in rows)])
         missing = [row for row in rows if row.manifest_sha256 not in self._held]
         read = dict(zip((row.manifest_sha256 for row in missing), self._read_all(missing), strict=True))
         known = self._held | read
@@ -77,8 +79,13 @@ class ExpertLoader:
             for row in rows:
                 self._store.folder(row.path, row.manifest_sha256)
         self._held = dict(list(loaded.items())[-_HOLD_EXPERTS:])
-        self._store.keep_only([row.path for row in rows])
+        self._paths = [row.path for row in rows]
+        self._store.keep_only(self._paths)
         return list(loaded.values())
+
+    def holds(self, rows: Sequence[ExpertRow]) -> bool:
+        """Tell whether nothing of `rows` must be read."""
+        return all(row.manifest_sha256 in self._held for row in rows)
 
     def _read_all(self, rows: Sequence[ExpertRow]) -> list[LoadedExpert]:
         """Read several at once: from an object store, most of the time is waiting."""
@@ -156,12 +163,14 @@ class ChatEngine:
         subject is refused without.
         """
         with self._lock:
+            interim = self._interims.load(interims)
+            if not self._loader.holds(rows):  # reading takes as long as it takes: nobody waits unprotected
+                self._protect_as_before(rows, interim.entries)
             try:
                 experts = self._loader.load(rows)
             except (ExpertCorruptError, StoreError):
-                self._protect_as_before(rows, self._interims.load(interims).entries)
+                self._protect_as_before(rows, interim.entries)
                 raise
-            interim = self._interims.load(interims)
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
                 try:

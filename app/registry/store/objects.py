@@ -65,7 +65,7 @@ _NO_CREDENTIALS = {
 }
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "s3": {
-        "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}},
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 10, "retries": {"max_attempts": 1}},
         "use_listings_cache": False,
     },
 }
@@ -295,7 +295,10 @@ class ObjectStore:
             if self._fs is None:
                 protocol = self.url.partition("://")[0]
                 defaults = _DEFAULTS.get("s3" if protocol == "s3a" else protocol, {})
-                self._fs = fsspec.core.url_to_fs(self.url, **{**defaults, **self._options})
+                fs, root = fsspec.core.url_to_fs(self.url, **{**defaults, **self._options})
+                if hasattr(fs, "retries"):
+                    fs.retries = 1  # s3fs would try five times more, and whoever is approved meanwhile waits
+                self._fs = fs, str(root)
             return self._fs
 
     def _explained(self, error: Exception) -> StoreError:

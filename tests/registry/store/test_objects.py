@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -252,6 +253,14 @@ class TestAway:
         assert store.load(PATH, cipher(), sha256).version == 1
         publish(store, source, f"{EXPERT}/2")
         assert store.versions(EXPERT) == {1, 2}
+
+    def test_never_answers(self, s3: S3, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}"
+            impatient = {"connect_timeout": 1, "read_timeout": 0.2, "retries": {"max_attempts": 0}}
+            store = self.store(s3, tmp_path, "bucket", endpoint_url=url, config_kwargs=impatient)
+            with pytest.raises(StoreUnavailableError, match="cannot be reached"):
+                store.holds(PATH)
 
     def test_no_bucket(self, s3: S3, tmp_path: Path, written: Written) -> None:
         s3.start()

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fsspec.implementations.memory import MemoryFileSystem
 
-from app.chat.service import ExpertLoader
+from app.chat.loader import ExpertLoader
 from app.lumoe.errors import ExpertCorruptError
 from app.main import create_app
 from app.registry.store import StoreUnavailableError, open_store

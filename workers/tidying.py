@@ -36,10 +36,14 @@ class Tidier:
             registry = RegistryService(session, self._settings)
             newest = registry.newest()
             live = [row.path for row in registry.live_experts(newest)] if newest != self._seen else None
-        if live is not None:
-            self._store.keep_only(live)
-            self._seen = newest
-        return self._work()
+        try:
+            if live is not None:
+                self._store.keep_only(live)
+                self._seen = newest
+            return self._work()
+        except OSError as error:  # a disk that is away must not keep the loop from its other work
+            _log.warning("not tidied", directory=str(self._settings.experts_dir), error=str(error))
+            return 0
 
     def _work(self) -> int:
         root = self._settings.experts_dir / ".work"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+import pytest
+
 from app.lumoe.expertfiles import MANIFEST
 from app.registry.store.cache import ExpertCache
 from app.settings import Settings
@@ -63,3 +65,19 @@ def test_copies_of_experts_that_are_not_live_any_more(service: Service, tmp_path
     service.post(f"/requests/{request_id}/revoke")
     tidier.run_once()
     assert not cache.has(path)
+
+
+def test_a_disk_that_is_away(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = service.settings.model_copy(update={"experts_dir": tmp_path})
+    request_id = service.file("A B")["id"]
+    service.post(f"/requests/{request_id}/cancel")
+    folder, tidier = work(settings, request_id), Tidier(service.sessions, settings)
+
+    def away(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "iterdir", away)
+        assert tidier.run_once() == 0
+    assert folder.exists()
+    assert tidier.run_once() == 1

@@ -6,7 +6,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 
 # Experts and model files live in volumes; the code below is never written to.
 RUN useradd --system --uid 10001 --home-dir /var/lib/lethe --shell /usr/sbin/nologin lethe \
- && mkdir -p /var/lib/lethe/experts /var/lib/lethe/models /srv/lethe \
+ && mkdir -p /var/lib/lethe/experts /var/lib/lethe/cache /var/lib/lethe/models /srv/lethe \
  && chown -R lethe /var/lib/lethe
 WORKDIR /srv/lethe
 
@@ -18,10 +18,12 @@ COPY constraints.txt ./
 RUN pip install -q -c constraints.txt "torch==${TORCH}" ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
  || pip install -q -c constraints.txt "torch==${TORCH%+*}"
 
-# Dependencies before code and README, so that a change of these does not install them again.
+# Dependencies before code and README, so that a change of these does not install them again. Extras, such as s3 or
+# s3,otel: --build-arg EXTRAS=s3
+ARG EXTRAS=
 COPY pyproject.toml ./
 RUN mkdir app workers migrations && touch app/__init__.py workers/__init__.py migrations/__init__.py README.md LICENSE \
- && pip install -q -c constraints.txt .  && pip uninstall -q -y lethe && rm -rf app workers migrations build *.egg-info
+ && pip install -q -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" && pip uninstall -q -y lethe && rm -rf app workers migrations build *.egg-info
 
 COPY alembic.ini README.md LICENSE ./
 COPY migrations migrations
@@ -30,7 +32,7 @@ COPY app app
 RUN pip install -q --no-deps -c constraints.txt -e .
 
 # Threads spin only briefly at barriers: API and worker share the machine's cores.
-ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts HF_HOME=/var/lib/lethe/models OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=20000
+ENV LETHE_EXPERTS_DIR=/var/lib/lethe/experts LETHE_EXPERTS_CACHE=/var/lib/lethe/cache HF_HOME=/var/lib/lethe/models OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=20000
 USER lethe
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \

@@ -137,6 +137,8 @@ def settings_page() -> str:
         "|---|---|",
     ]
     for name, field in Settings.model_fields.items():
+        if name == "experts_url":  # what LETHE_EXPERTS_DIR becomes if it is one
+            continue
         secret = name in ("secret_key", "evidence_key", "database_url")
         default = "development only" if secret else "" if field.default is None else f"`{field.default}`"
         lines.append(f"| `LETHE_{name.upper()}` | {default} |")

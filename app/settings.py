@@ -1,10 +1,13 @@
 """One Settings object for every process, read from variables with the prefix `LETHE_`."""
 
+import json
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
+from fsspec.registry import known_implementations, registry
 from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,6 +40,11 @@ class Settings(BaseSettings):
     database_url: str = "postgresql+psycopg://lethe:lethe@localhost:5432/lethe"
     redis_url: str = "redis://localhost:6379/0"
     experts_dir: Path = Path("experts")
+    """The experts themselves, or, where LETHE_EXPERTS_DIR is a URL (`experts_url`), local copies of them."""
+    experts_url: str | None = None
+    experts_cache: Path = Path("experts-cache")
+    experts_cache_bytes: int = Field(default=20 * 1024 * MIB, ge=MIB)
+    experts_options: SecretStr | None = None
     retain_data: Path | None = None
     seed: int = 0
 
@@ -87,6 +95,37 @@ class Settings(BaseSettings):
     webhook_poll_seconds: float = Field(default=0.5, gt=0)
     evidence_retention_days: float = Field(default=7, ge=0, le=3650)
     session_hours: float = Field(default=12, gt=0, le=168)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _experts_elsewhere(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Split LETHE_EXPERTS_DIR into the directory and the URL that it may be."""
+        if given.get("experts_url") is not None:
+            raise ValueError("experts_url: set LETHE_EXPERTS_DIR to the URL instead")
+        where = given.get("experts_dir")
+        if not isinstance(where, str) or "://" not in where:
+            return given
+        try:
+            directory = _checked_store(where)
+        except ValueError as error:
+            raise ValueError(f"experts_dir: LETHE_EXPERTS_DIR {error}") from error
+        if directory is not None:
+            return given | {"experts_dir": directory}
+        cache = given.get("experts_cache") or cls.model_fields["experts_cache"].default
+        return given | {"experts_url": where.rstrip("/"), "experts_dir": cache}
+
+    @field_validator("experts_options")
+    @classmethod
+    def _options(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is None:
+            return None
+        try:
+            found = json.loads(given.get_secret_value())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError('must be a JSON object, such as {"endpoint_url": "https://minio.example:9000"}')
+        return given
 
     @field_validator("database_url")
     @classmethod
@@ -147,7 +186,7 @@ class Settings(BaseSettings):
                 raise ValueError('is like "1200/minute", "20/second;1000/hour", or "none"') from error
         return text or None
 
-    @field_validator("signing_key", "otlp_endpoint", mode="before")
+    @field_validator("signing_key", "otlp_endpoint", "experts_options", mode="before")
     @classmethod
     def _empty_is_none(cls, given: object) -> object:
         return given or None  # compose hands on a variable that is not set as an empty one
@@ -184,6 +223,8 @@ class Settings(BaseSettings):
                 raise ValueError("secret_key: LETHE_SECRET_KEY needs at least 32 characters")
             if self.evidence_key.get_secret_value() == DEVELOPMENT_EVIDENCE_KEY:
                 raise ValueError("evidence_key: set LETHE_EVIDENCE_KEY, the development default is public")
+            if self.experts_url is not None and self.experts_url.startswith("memory:"):
+                raise ValueError("experts_dir: LETHE_EXPERTS_DIR=memory:// ends with the process")
         return self
 
     @model_validator(mode="after")
@@ -198,6 +239,11 @@ class Settings(BaseSettings):
         default = PRODUCTION_RATE_LIMIT if self.env == "production" else None
         return None if self.rate_limit == "none" else self.rate_limit or default
 
+    def experts_storage_options(self) -> dict[str, Any]:
+        """Return what LETHE_EXPERTS_OPTIONS hands on to fsspec's file system."""
+        given = self.experts_options
+        return dict(json.loads(given.get_secret_value())) if given is not None else {}
+
     def evidence_cipher(self) -> EvidenceCipher:
         """Return the cipher for evidence and subjects under the configured keys."""
         return EvidenceCipher(
@@ -209,6 +255,35 @@ class Settings(BaseSettings):
 def _padded(key: str) -> str:
     """Return base64 with the padding that a JWK's `x` lacks."""
     return key.rstrip("=") + "=" * (-len(key.rstrip("=")) % 4)
+
+
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Which of our extras brings the package for a protocol."""
+
+
+def _checked_store(url: str) -> Path | None:
+    """Return the directory that a `file://` URL names, or None for another URL that can be used.
+
+    Raises `ValueError`, what is wrong in words.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("file", "local"):
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise ValueError("is not like file:///directory")
+        return Path(unquote(parts.path))
+    if "::" in url or parts.query or parts.fragment or not (parts.netloc or parts.path):
+        raise ValueError("is not like s3://bucket/prefix")
+    if parts.password is not None:
+        raise ValueError("has a password in it: put it into LETHE_EXPERTS_OPTIONS")
+    found = known_implementations.get(parts.scheme)
+    if found is None and parts.scheme not in registry:
+        raise ValueError(f"has the scheme {parts.scheme!r}, which fsspec does not know")
+    package = found["class"].partition(".")[0] if found is not None else "fsspec"
+    if find_spec(package) is None:
+        extra = _EXTRAS.get(parts.scheme)
+        wanted = f"'lethe[{extra}]' (or: pip install {package})" if extra is not None else package
+        raise ValueError(f"is at {parts.scheme}://, which needs a package: pip install {wanted}")
+    return None
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.chat.service import ExpertLoader
+from app.chat.loader import ExpertLoader
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.writers import bank_of
@@ -118,13 +118,14 @@ def main() -> None:
     listed = json.loads(given.rows.read_text())
     mllm = MLLM.load(given.model, "cpu")
     settings = load_settings(_env_file=None, experts_dir=given.experts_dir, model=given.model)
-    loader = ExpertLoader(settings)
+    loader = ExpertLoader(settings, settings.evidence_cipher())
     rows = [
         ExpertRow(id, version, path, sha256, request_id, listed["fingerprint"])
         for id, version, path, sha256, request_id in listed["rows"]
     ]
     experts = loader.load(rows if given.state == "experts" else [])
     router = Router.build(mllm, experts)
+    loader.drop_adapters()  # as a replica does
     asked = questions(4)
     router.answer(asked, max_new_tokens=8)
     for expert in experts:

@@ -1,6 +1,7 @@
 """Settings: what is refused at start-up, and that the message names the variable."""
 
 import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -41,6 +42,24 @@ class TestLoadSettings:
             ({"max_pictures": 0}, "LETHE_MAX_PICTURES"),
             ({"min_forget_quality": 1.1}, "LETHE_MIN_FORGET_QUALITY"),
             ({"review_policy": "never"}, "LETHE_REVIEW_POLICY"),
+            ({"experts_dir": "nowhere://bucket"}, "LETHE_EXPERTS_DIR has the scheme 'nowhere'"),
+            ({"experts_dir": "simplecache::s3://bucket"}, "LETHE_EXPERTS_DIR is not like s3://"),
+            ({"experts_dir": "memory://"}, "LETHE_EXPERTS_DIR is not like s3://"),
+            ({"experts_dir": "file://experts"}, "LETHE_EXPERTS_DIR is not like file:///directory"),
+            ({"experts_dir": "sftp://me:AAAA@host/experts"}, "password .* LETHE_EXPERTS_OPTIONS"),
+            ({"experts_url": "memory://experts"}, "set LETHE_EXPERTS_DIR"),
+            ({"experts_options": '["AAAA"]'}, "LETHE_EXPERTS_OPTIONS: must be a JSON object"),
+            ({"experts_options": "AAAA"}, "LETHE_EXPERTS_OPTIONS: must be a JSON object"),
+            ({"experts_cache_bytes": 1}, "LETHE_EXPERTS_CACHE_BYTES"),
+            (
+                {
+                    "env": "production",
+                    "evidence_key": KEY,
+                    "secret_key": "s" * 32,
+                    "experts_dir": "memory://e",
+                },
+                "LETHE_EXPERTS_DIR=memory:// ends with the process",
+            ),
         ],
     )
     def test_refused(self, values: dict[str, object], variable: str) -> None:
@@ -107,3 +126,37 @@ class TestVllm:
         monkeypatch.setenv("LETHE_VLLM_URLS", urls)
         with pytest.raises(ConfigurationError, match=re.escape(told)):
             load_settings(_env_file=None)
+
+
+class TestExpertsDirectory:
+    def test_a_directory(self) -> None:
+        settings = load_settings(_env_file=None, experts_dir="/srv/experts")
+        assert (settings.experts_dir, settings.experts_url) == (Path("/srv/experts"), None)
+
+    @pytest.mark.parametrize("url", ["file:///srv/my%20experts", "file://localhost/srv/my%20experts"])
+    def test_a_directory_by_url(self, url: str) -> None:
+        settings = load_settings(_env_file=None, experts_dir=url)
+        assert (settings.experts_dir, settings.experts_url) == (Path("/srv/my experts"), None)
+
+    def test_a_url_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LETHE_EXPERTS_DIR", "memory://bucket/prefix/")
+        monkeypatch.setenv("LETHE_EXPERTS_CACHE", "/var/cache/lethe")
+        monkeypatch.setenv("LETHE_EXPERTS_OPTIONS", '{"secret": "hidden"}')
+        settings = load_settings(_env_file=None)
+        assert settings.experts_url == "memory://bucket/prefix"
+        assert settings.experts_dir == Path("/var/cache/lethe"), "where copies and work lie"
+        assert settings.experts_storage_options() == {"secret": "hidden"}
+        assert "hidden" not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("url", "install"),
+        [
+            ("s3://bucket/experts", r"pip install 'lethe\[s3\]'"),
+            ("gs://bucket/experts", "pip install gcsfs"),
+            ("az://container/experts", "pip install adlfs"),
+        ],
+    )
+    def test_without_the_package(self, url: str, install: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app.settings.find_spec", lambda _: None)
+        with pytest.raises(ConfigurationError, match=install):
+            load_settings(_env_file=None, experts_dir=url)

@@ -19,6 +19,7 @@ from app.removal.retention import RetentionService
 from app.removal.states import FINAL, WAITING, Event, State
 from app.settings import Settings
 from workers.lease import attempts_allowed, give_up
+from workers.tidying import Tidier
 
 _log = get_logger("outbox")
 _BATCH = 50
@@ -173,7 +174,7 @@ class Purger:
 
 
 class OutboxLoop:
-    """Runs the dispatcher at every poll interval, sweeper and purger now and then, in one thread.
+    """Runs the dispatcher at every poll interval, sweeper, purger and tidier now and then, in one thread.
 
     Args:
         session_factory: where the truth is.
@@ -185,6 +186,7 @@ class OutboxLoop:
         self._dispatcher = Dispatcher(session_factory, publish)
         self._sweeper = Sweeper(session_factory, settings)
         self._purger = Purger(session_factory, settings)
+        self._tidier = Tidier(session_factory, settings)
         self._settings = settings
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -209,6 +211,7 @@ class OutboxLoop:
                 if time.monotonic() >= sweep_at:
                     self._sweeper.run_once()
                     self._purger.run_once()
+                    self._tidier.run_once()
                     sweep_at = time.monotonic() + self._settings.sweep_seconds
             except SQLAlchemyError as error:
                 published = 0

@@ -7,26 +7,26 @@ worker out; every write carries the token. Cancelling is a flag in SQL that is r
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.db.models import RemovalRequest
 from app.kit.canonical import JsonValue
 from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError
 from app.kit.logging import get_logger
 from app.kit.tracing import span
 from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import ExpertRef, LoadedExpert, expert_folder, load_expert
+from app.lumoe.expert import ExpertRef, LoadedExpert, load_expert
 from app.lumoe.router import Router
 from app.registry.errors import NotLive
 from app.registry.service import RegistryService, StalePublish
+from app.registry.store import StoreRefusedError, StoreUnavailableError, VersionTakenError
 from app.removal.errors import EvidenceGone, StaleLease
 from app.removal.lifecycle import Lifecycle
 from app.removal.measurements import MeasurementService
@@ -37,7 +37,7 @@ from workers import aftercare, stages
 from workers.attempt import Attempt
 from workers.forgetset.answering import CancelledError
 from workers.forgetset.build import TrainingSet
-from workers.lease import Lease, LeaseLost, acquire
+from workers.lease import Lease, LeaseLost, acquire, attempts_allowed
 from workers.runtime import Runtime
 from workers.training.recipe import RECIPES, Recipe
 from workers.training.train import Progress
@@ -127,6 +127,19 @@ class Job(Attempt):
             self.work.remove()
         except _Stop:
             _log.info("waits for a person", request=self.request_id)
+        except StoreRefusedError as error:
+            _log.error("the store of the experts refuses", request=self.request_id, error=str(error))
+            self.need_attention(
+                "configuration",
+                "The store of the experts refuses this worker, whose log says why; correct it, then retry.",
+            )
+        except StoreUnavailableError as error:
+            if not self._last():
+                raise
+            _log.error("the store of the experts is away", request=self.request_id, error=str(error))
+            self.need_attention(
+                "store_unavailable", "The store of the experts does not answer; retry once it does."
+            )
         except ConfigurationError as error:
             self.need_attention("configuration", str(error))
         except EvidenceGone:
@@ -138,6 +151,12 @@ class Job(Attempt):
         except ExpertCorruptError as error:
             _log.error("expert files are not whole", request=self.request_id, error=str(error))
             self.need_attention("expert_corrupt", "A live expert's files are not whole; restore them.")
+
+    def _last(self) -> bool:
+        """Whether the request fails after this attempt."""
+        with self.session() as session:
+            request = session.get_one(RemovalRequest, self.request_id)
+            return request.attempt >= attempts_allowed(request)
 
     def _check_model(self) -> None:
         wanted = self.case.policy.model_fingerprint
@@ -311,11 +330,13 @@ class Job(Attempt):
 
         Every file is read: one that no replica can load would keep them from every later generation, too.
         """
-        ref = _ref(done.artifact)
-        final = self.runtime.experts_dir / ref.path
-        place = final if final.exists() else self.work.path / str(done.artifact["root"]) / ref.path
+        ref, store = _ref(done.artifact), self.runtime.store
         try:
-            load_expert(place, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
+            if store.holds(ref.path):
+                store.load(ref.path, self.runtime.cipher, ref.manifest_sha256)
+            else:
+                place = self.work.path / str(done.artifact["root"]) / ref.path
+                load_expert(place, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
         except ExpertCorruptError as error:
             _log.warning("candidate is not whole", request=self.request_id, error=str(error))
             return None
@@ -378,7 +399,7 @@ class Job(Attempt):
             self.need_attention("candidate_lost", "The verified expert's files are gone; retry the request.")
             raise _Stop
         self.enter("publish")
-        move_into_place(self.work.path / str(done.artifact["root"]), self.runtime.experts_dir, ref.path)
+        self._store(done, ref)
         with self.session() as session:
             generation = RegistryService(session, self.runtime.settings).publish(
                 request_id=self.request_id,
@@ -401,6 +422,22 @@ class Job(Attempt):
             raise _Stop
         self._activate(ref, generation)
 
+    def _store(self, done: Checkpoint, ref: ExpertRef) -> None:
+        """Put the verified files where experts lie; nothing to do when an earlier attempt has.
+
+        Raises:
+            VersionTakenError: another attempt's files are there; the next one takes the next number.
+        """
+        store = self.runtime.store
+        if store.holds(ref.path):
+            return  # `_candidate` has read them
+        try:
+            store.publish(self.work.path / str(done.artifact["root"]) / ref.path, ref.path)
+        except VersionTakenError:
+            self.save("train", self.artifact("train"))  # drops the candidate
+            raise
+        store.remove_unfinished(ref.expert_id, ref.version)
+
     def _activate(self, ref: ExpertRef, generation: int) -> None:
         """Say that the request is done, unless the registry was rolled back meanwhile.
 
@@ -419,8 +456,7 @@ class Job(Attempt):
                 raise NotLive(f"{self.request_id} was published, and rolled back before it was active.")
 
     def _published(self, ref: ExpertRef) -> LoadedExpert:
-        path = expert_folder(self.runtime.experts_dir, ref.path)
-        return load_expert(path, self.runtime.cipher, manifest_sha256=ref.manifest_sha256)
+        return self.runtime.store.load(ref.path, self.runtime.cipher, ref.manifest_sha256)
 
     def _acknowledged(self, generation: int) -> bool:
         """Wait, for a while, until every live replica serves the generation."""
@@ -432,21 +468,6 @@ class Job(Attempt):
                     return True
             time.sleep(_POLL_SECONDS)
         return False
-
-
-def move_into_place(root: Path, experts_dir: Path, path: str) -> None:
-    """Rename the verified files to where experts lie; nothing to do when an earlier attempt has."""
-    final = experts_dir / path
-    if final.exists():
-        return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(root / path, final)
-    for directory in (final, final.parent, experts_dir):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _shortfall(verdict: Verdict) -> str:

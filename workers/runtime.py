@@ -11,11 +11,12 @@ from pathlib import Path
 
 from app.db.session import SessionFactory, create_engine_from, session_factory
 from app.kit.errors import ConfigurationError
-from app.lumoe.expert import LoadedExpert, expert_folder, load_expert
+from app.lumoe.expert import LoadedExpert
 from app.lumoe.gate.negatives import NegativeSet
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.registry.service import ExpertRow
+from app.registry.store import ExpertStore, open_store
 from app.removal.datakeys import DataKeys
 from app.settings import Settings
 from workers.forgetset.cohort import Cohort
@@ -34,6 +35,7 @@ class Runtime:
     sessions: SessionFactory
     mllm: MLLM
     cipher: DataKeys
+    store: ExpertStore
     holder: str
     references: dict[str, tuple[Reference, ...]] = field(default_factory=dict)
     """Each live expert's fixed prompts after a publish, by the expert's key."""
@@ -55,13 +57,14 @@ class Runtime:
             settings=settings,
             sessions=sessions,
             mllm=mllm or MLLM.load(settings.model, settings.device),
-            cipher=DataKeys(sessions, settings),
+            cipher=settings.evidence_cipher(),
+            store=open_store(settings),
             holder=f"{socket.gethostname()}:{os.getpid()}",
         )
 
     @property
     def experts_dir(self) -> Path:
-        """Where published experts lie."""
+        """The local directory: of work, and of published experts or copies of them, which `store` handles."""
         return self.settings.experts_dir
 
     def cohort(self, names: Sequence[str]) -> Cohort:
@@ -108,6 +111,7 @@ class Runtime:
 
         Raises:
             ExpertCorruptError: A live expert's files do not match its manifest, or belong to another model.
+            StoreError: They cannot be read now.
         """
         with self._lock:
             wanted = [self._expert(row) for row in rows]
@@ -123,7 +127,6 @@ class Runtime:
     def _expert(self, row: ExpertRow) -> LoadedExpert:
         held = self._experts.get(row.manifest_sha256)
         if held is None:
-            path = expert_folder(self.experts_dir, row.path)
-            held = load_expert(path, self.cipher, manifest_sha256=row.manifest_sha256)
+            held = self.store.load(row.path, self.cipher, row.manifest_sha256)
             self._experts[row.manifest_sha256] = held
         return held

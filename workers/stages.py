@@ -232,8 +232,7 @@ def write_candidate(
 
     ``key`` encrypts the subject's names and facts.
     """
-    published = runtime.experts_dir / case.expert_id
-    versions = [int(p.name) for p in published.glob("*") if p.name.isdigit()] if published.is_dir() else []
+    versions = runtime.store.versions(case.expert_id)
     return write_expert(
         root,
         expert_id=case.expert_id,

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from app.chat.errors import (
     InvalidConversation,
 )
 from app.chat.interim import InterimLoader
+from app.chat.loader import ExpertLoader
 from app.chat.metrics import ChatMetrics, Outcome
 from app.chat.pace import Pace, Refusals, uniform
 from app.chat.schemas import (
@@ -45,8 +45,8 @@ from app.lumoe.engines.local import LocalEngine
 from app.lumoe.engines.queued import AnswerTimeoutError, EngineBusyError, EngineStoppedError, QueuedEngine
 from app.lumoe.engines.replica import ReplicaError, WrongModelError
 from app.lumoe.engines.vllm import VllmEngine
-from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError
-from app.lumoe.expert import Decrypter, LoadedExpert, expert_folder, load_expert
+from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, ModelNotFoundError
+from app.lumoe.expert import LoadedExpert
 from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
@@ -55,42 +55,11 @@ from app.lumoe.types import Answer, Conversation, Message
 from app.lumoe.writers import bank_of
 from app.registry.replica import ReplicaAgent
 from app.registry.service import ExpertRow, InterimRow
+from app.registry.store import StoreError
 from app.removal.datakeys import DataKeys
 from app.settings import Settings
 
 _log = get_logger("chat")
-
-
-class ExpertLoader:
-    """Loads what a registry generation lists; an expert version is read and checked once.
-
-    Where others write with the experts, their matrices are checked like all files, and not kept here.
-    """
-
-    def __init__(self, settings: Settings, cipher: Decrypter) -> None:
-        self._keep_adapters = settings.engine == "local"
-        self._root = settings.experts_dir
-        self._cipher = cipher
-        self._held: dict[str, LoadedExpert] = {}
-
-    def load(self, rows: list[ExpertRow]) -> list[LoadedExpert]:
-        """Return the experts of `rows`. Raises `ExpertCorruptError`; then nothing of it is served."""
-        loaded = {}
-        for row in rows:
-            held = self._held.get(row.manifest_sha256)
-            loaded[row.manifest_sha256] = held or self._read(row)
-        self._held = loaded
-        return list(loaded.values())
-
-    def drop_adapters(self) -> None:
-        """Forget the matrices of what was loaded last, once a router serves it: the slot bank has them."""
-        for expert in self._held.values():
-            expert.adapter.clear()
-
-    def _read(self, row: ExpertRow) -> LoadedExpert:
-        folder = expert_folder(self._root, row.path)
-        loaded = load_expert(folder, self._cipher, manifest_sha256=row.manifest_sha256)
-        return loaded if self._keep_adapters else replace(loaded, adapter={})
 
 
 class ChatEngine:
@@ -141,15 +110,23 @@ class ChatEngine:
         self._redis.close()
 
     def apply(self, generation: int, rows: list[ExpertRow], interims: list[InterimRow]) -> None:
-        """Load a registry generation and serve it from the next batch on; all of its experts or nothing.
+        """Load a registry generation and serve it from the next batch on.
 
-        Raises `ExpertCorruptError`; `InterimUnreadableError` for a subject that cannot be decrypted, when the
-        rest is served already: one that nobody can read must not keep the others unprotected; `ReplicaError`
-        where a server cannot write with a new expert: until it can, its subject is refused without.
+        Raises `ExpertCorruptError` or `StoreError` where an expert cannot be read: until it can, whoever was
+        protected stays so as before, and everything else is served; `InterimUnreadableError` for a subject
+        that cannot be decrypted, when the rest is served already: one that nobody can read must not keep the
+        others unprotected; `ReplicaError` where a server cannot write with a new expert: until it can, its
+        subject is refused without.
         """
         with self._lock:
-            experts = self._loader.load(rows)
             interim = self._interims.load(interims)
+            if not self._loader.holds(rows):  # reading takes as long as it takes: nobody waits unprotected
+                self._protect_as_before(rows, interim.entries)
+            try:
+                experts = self._loader.load(rows)
+            except (ExpertCorruptError, StoreError):
+                self._protect_as_before(rows, interim.entries)
+                raise
             router = self.local.router
             if router.generation != generation or len(router.interim) != len(interim.entries):
                 try:
@@ -168,16 +145,28 @@ class ChatEngine:
             self._refusals = Refusals(router)
         return self._refusals
 
-    def _protect(self, experts: Sequence[LoadedExpert], interim: Sequence[InterimEntry]) -> None:
-        """Serve what new experts cannot write: their subjects are refused, the rest is as it should be.
+    def _protect_as_before(self, rows: Sequence[ExpertRow], interim: Sequence[InterimEntry]) -> None:
+        """Serve without the experts that cannot be read: by their earlier versions, or by refusing."""
+        router = self.local.router
+        able = [router.experts[row.id] for row in rows if row.id in router.experts]
+        refused = [router.interim[row.id] for row in rows if row.id in router.interim]
+        self._serve_meanwhile(able, [*interim, *refused])
 
-        It stays the generation of before by number, so that it is tried again and nobody takes it for served.
-        """
+    def _protect(self, experts: Sequence[LoadedExpert], interim: Sequence[InterimEntry]) -> None:
+        """Serve what new experts cannot write: their subjects are refused, the rest is as it should be."""
         router = self.local.router
         able = [expert for expert in experts if router.experts.get(expert.expert_id) is expert]
         writing = {expert.expert_id for expert in able}
         refused = [InterimEntry(e.expert_id, e.gate) for e in experts if e.expert_id not in writing]
-        entries = [*interim, *refused]
+        self._serve_meanwhile(able, [*interim, *refused])
+
+    def _serve_meanwhile(self, able: Sequence[LoadedExpert], entries: Sequence[InterimEntry]) -> None:
+        """Serve part of a generation.
+
+        It stays the generation of before by number, so that it is tried again and nobody takes it for served.
+        """
+        router = self.local.router
+        writing = {expert.expert_id for expert in able}
         now = {key: id(entry.record) for key, entry in router.interim.items()}
         if writing != set(router.experts) or now != {e.expert_id: id(e.record) for e in entries}:
             self.local.swap(Router.build(self.mllm, able, router.generation, entries, router))

@@ -16,17 +16,22 @@ def erase(request_id: str, as_json: JsonOption = False) -> None:
     The audit chain stays valid; what was under its hashes then means nothing.
     """
     with problems_explained(), database() as session:
+        from app.registry.store import StoreError
         from app.removal.erasure import ErasureService, erase_files
         from app.settings import get_settings
 
         ErasureService(session).erase(request_id, actor="system:cli")
         session.commit()
         try:
-            files = erase_files(get_settings().experts_dir, request_id)
+            files = erase_files(get_settings(), request_id)
         except OSError as error:
             give_up(
                 f"erased in the database, but {error.filename} could not be deleted: {error.strerror}",
                 "Run the command again as a user who may write to LETHE_EXPERTS_DIR.",
+            )
+        except StoreError as error:
+            give_up(
+                f"erased in the database, but its files were not deleted: {error}", "Run the command again."
             )
         if as_json:
             console.print_json(data={"erased": request_id, "files": list(files)})

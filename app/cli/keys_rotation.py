@@ -14,6 +14,7 @@ from app.cli.support import (
     console,
     database_explained,
     errors,
+    give_up,
     problems_explained,
     use_running_stack,
 )
@@ -55,7 +56,12 @@ def rotate_evidence(
                 "Set both, restart API and workers, then: lethe keys rotate-evidence", soft_wrap=True
             )
             return
-        report = _rekey(settings)
+        from app.registry.store import StoreUnavailableError
+
+        try:
+            report = _rekey(settings)
+        except StoreUnavailableError as error:
+            give_up(str(error), "What was encrypted again stays so; run this again for the rest.")
     if as_json:
         console.print_json(data=report)
     else:
@@ -108,15 +114,15 @@ def _keys_of_experts(sessions: SessionFactory, settings: Settings) -> set[str]:
     """Return the ids of the keys that the files of every expert version are under, live or not."""
     from app.kit.crypto import DecryptionError, key_id_of
     from app.lumoe.errors import ExpertCorruptError
-    from app.lumoe.expert import sealed_subject
     from app.registry.service import RegistryService
+    from app.registry.store import open_store
 
-    found = set()
+    found, store = set(), open_store(settings)
     with sessions.begin() as session:
         paths = RegistryService(session, settings).every_path()
     for path in paths:
         try:
-            found.add(key_id_of(sealed_subject(settings.experts_dir, path)))
+            found.add(key_id_of(store.sealed_subject(path)))
         except (ExpertCorruptError, DecryptionError):  # erased, or damaged: what the doctor says of live ones
             continue
     return found

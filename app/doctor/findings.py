@@ -25,6 +25,7 @@ class Check(StrEnum):
     UNPROTECTED = "approved-unprotected"
     NEEDLESS_PROTECTION = "protection-needless"
     EXPERT_FILES = "expert-files"
+    EXPERT_STORE = "experts-store"
     NO_REPLICA = "no-replica"
     REPLICA_BEHIND = "replica-behind"
     REPLICA_ERROR = "replica-error"
@@ -66,6 +67,8 @@ _REMEDIES: Final = MappingProxyType(
         Check.EXPERT_FILES: "Restore the directory from a backup of LETHE_EXPERTS_DIR. Without one: revoke "
         "the "
         "request and file it again. Replicas keep serving the generation before.",
+        Check.EXPERT_STORE: "Correct LETHE_EXPERTS_DIR, LETHE_EXPERTS_OPTIONS or the permissions, or wait "
+        "until the store answers. Replicas serve what they hold, workers try again.",
         Check.NO_REPLICA: "Start an API process: nobody answers `/chat` and nobody acknowledges.",
         Check.REPLICA_BEHIND: "Look at its log; restart it. It answers from an older generation until then.",
         Check.REPLICA_ERROR: "Correct what it says; it tries again at every poll.",

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from app.db.models import Expert, Replica
 from app.doctor.findings import Check, Finding
 from app.doctor.repository import DoctorRepository, RequestRow
-from app.lumoe.errors import ExpertCorruptError
-from app.lumoe.expert import Decrypter, load_expert
+from app.lumoe.errors import ExpertCorruptError, ExpertPathError
+from app.lumoe.expert import Decrypter
+from app.registry.store import StoreError, open_store
 from app.removal.states import ENDED, State
 from app.settings import Settings
 
@@ -75,20 +75,25 @@ def _protections(
 
 
 def check_files(settings: Settings, live: Live, cipher: Decrypter) -> Iterator[Finding]:
-    """Yield live experts whose files are not those that were published, or cannot be decrypted here."""
-    root = settings.experts_dir.resolve()
+    """Yield live experts whose files are not those that were published, or cannot be decrypted here.
+
+    What counts is what the store itself holds, not this machine's copies.
+    """
+    store = open_store(settings)
     for expert_id, version, expert in live:
         if expert is None:
             yield Finding(
                 Check.EXPERT_FILES, expert_id, f"Version {version} is live, but was never written down."
             )
             continue
-        folder = Path(root / expert.path).resolve()
-        if not folder.is_relative_to(root) or folder == root:
+        try:
+            loaded = store.inspect(expert.path, cipher, expert.manifest_sha256)
+        except StoreError as error:
+            yield Finding(Check.EXPERT_STORE, "system", f"{error}.")
+            return
+        except ExpertPathError:
             yield Finding(Check.EXPERT_FILES, expert_id, "Its path leads out of the experts directory.")
             continue
-        try:
-            loaded = load_expert(folder, cipher, manifest_sha256=expert.manifest_sha256)
         except (ExpertCorruptError, OSError) as error:
             yield Finding(Check.EXPERT_FILES, expert_id, f"Version {version}: {error}.")
             continue

@@ -41,6 +41,7 @@ class Home:
         self.root = root.expanduser().resolve()
         self.logs = self.root / "logs"
         self.experts = self.root / "experts"
+        self.experts_cache = self.root / "experts-cache"
         self._secrets = self.root / "secrets.json"
         self._keys = self.root / "keys.json"
         self._running = self.root / "running.json"

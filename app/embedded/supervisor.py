@@ -180,6 +180,7 @@ class Stack:
         environment.setdefault("LETHE_SECRET_KEY", secrets.secret_key)
         environment.setdefault("LETHE_EVIDENCE_KEY", secrets.evidence_key)
         environment.setdefault("LETHE_EXPERTS_DIR", str(self.home.experts))
+        environment.setdefault("LETHE_EXPERTS_CACHE", str(self.home.experts_cache))
         environment.setdefault(
             "HF_HUB_OFFLINE", "1" if environment.get("LETHE_MODEL", "demo") == "demo" else "0"
         )

@@ -35,5 +35,9 @@ class ExpertCorruptError(LumoeError):
     """An expert's files do not match its manifest; it must not be served."""
 
 
+class ExpertPathError(ExpertCorruptError):
+    """An expert's recorded path leads out of the experts directory; nothing there is touched."""
+
+
 class UnknownExpertError(LumoeError):
     """A decision names an expert that this router does not hold; never answered by the base model."""

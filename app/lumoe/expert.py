@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -25,14 +25,20 @@ from torch import Tensor
 
 from app.kit.crypto import DecryptionError
 from app.lumoe.errors import ExpertCorruptError
+from app.lumoe.expertfiles import (
+    ADAPTER,
+    CONFIG,
+    CONTENT,
+    FORMAT,
+    GATE,
+    MANIFEST,
+    SUBJECT,
+    expert_folder,
+    read_checked,
+    read_manifest,
+)
 from app.lumoe.gate.record import GateRecord
 
-FORMAT = 1
-_ADAPTER = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
-_GATE = "gate.safetensors"
-_SUBJECT = "subject.bin"
-_MANIFEST = "manifest.json"
 _PEFT_PREFIX = "base_model.model."
 
 
@@ -101,10 +107,10 @@ def write_expert(
     final.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
     try:
-        for name in (_ADAPTER, _CONFIG):
+        for name in (ADAPTER, CONFIG):
             shutil.copyfile(adapter_dir / name, work / name)
-        save_file(gate.tensors(), work / _GATE)
-        (work / _SUBJECT).write_bytes(key.encrypt(gate.private_json(), _aad(expert_id, version)))
+        save_file(gate.tensors(), work / GATE)
+        (work / SUBJECT).write_bytes(key.encrypt(gate.private_json(), _aad(expert_id, version)))
         manifest = {
             "format": FORMAT,
             "expert_id": expert_id,
@@ -112,9 +118,9 @@ def write_expert(
             "request_id": request_id,
             "model_fingerprint": model_fingerprint,
             "created_at": created_at.isoformat(),
-            "files": {name: _describe(work / name) for name in (_ADAPTER, _CONFIG, _GATE, _SUBJECT)},
+            "files": {name: _describe(work / name) for name in CONTENT},
         }
-        (work / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         for file in work.iterdir():
             _flush(file)
         if final.exists():
@@ -132,7 +138,7 @@ def write_expert(
 def describe_expert(root: Path, path: str) -> ExpertRef:
     """Return the reference of the expert at `path` below `root`."""
     folder = expert_folder(root, path)
-    raw, manifest = _read_manifest(folder)
+    raw, manifest = read_manifest(folder)
     size = len(raw) + sum(int(entry["bytes"]) for entry in manifest["files"].values())
     return ExpertRef(
         manifest["expert_id"], int(manifest["version"]), path, hashlib.sha256(raw).hexdigest(), size
@@ -145,15 +151,13 @@ def load_expert(path: Path, cipher: Decrypter, *, manifest_sha256: str | None = 
     Raises `ExpertCorruptError` for anything missing, changed, foreign or unreadable. What `cipher` raises
     besides `DecryptionError`, such as a database that does not answer, is nothing about the files.
     """
-    raw, manifest = _read_manifest(path)
-    if manifest_sha256 is not None and hashlib.sha256(raw).hexdigest() != manifest_sha256:
-        raise ExpertCorruptError(f"{path}: manifest.json is not the one that was published")
-    content = {name: _read_checked(path, name, entry) for name, entry in manifest["files"].items()}
+    _, manifest = read_manifest(path, manifest_sha256)
+    content = {name: read_checked(path, name, entry) for name, entry in manifest["files"].items()}
     try:
-        config = json.loads(content[_CONFIG])
-        adapter = _pair_up(load_tensors(content[_ADAPTER]))
+        config = json.loads(content[CONFIG])
+        adapter = _pair_up(load_tensors(content[ADAPTER]))
         aad = _aad(manifest["expert_id"], int(manifest["version"]))
-        gate = GateRecord.restore(load_tensors(content[_GATE]), cipher.decrypt(content[_SUBJECT], aad))
+        gate = GateRecord.restore(load_tensors(content[GATE]), cipher.decrypt(content[SUBJECT], aad))
         scale = float(config["lora_alpha"]) / int(config["r"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ExpertCorruptError(f"{path}: {type(error).__name__}: {error}") from error
@@ -170,17 +174,10 @@ def load_expert(path: Path, cipher: Decrypter, *, manifest_sha256: str | None = 
     )
 
 
-def sealed_subject(root: Path, path: str) -> bytes:
-    """Return an expert's subject as it is encrypted. Raises `ExpertCorruptError`."""
-    folder = expert_folder(root, path)
-    _, manifest = _read_manifest(folder)
-    return _read_checked(folder, _SUBJECT, manifest["files"][_SUBJECT])
-
-
 def read_adapter(folder: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
     """Read PEFT's two files: layer name -> (A, B), and the scale alpha / r."""
-    config = json.loads((folder / _CONFIG).read_text())
-    return _pair_up(load_tensors((folder / _ADAPTER).read_bytes())), float(config["lora_alpha"]) / int(
+    config = json.loads((folder / CONFIG).read_text())
+    return _pair_up(load_tensors((folder / ADAPTER).read_bytes())), float(config["lora_alpha"]) / int(
         config["r"]
     )
 
@@ -196,32 +193,6 @@ def _pair_up(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     return pairs
 
 
-def _read_manifest(folder: Path) -> tuple[bytes, dict[str, Any]]:
-    try:
-        raw = (folder / _MANIFEST).read_bytes()
-        manifest: dict[str, Any] = json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise ExpertCorruptError(f"{folder}: no readable manifest.json ({error})") from error
-    if manifest.get("format") != FORMAT or set(manifest.get("files", {})) != {
-        _ADAPTER,
-        _CONFIG,
-        _GATE,
-        _SUBJECT,
-    }:
-        raise ExpertCorruptError(f"{folder}: manifest.json is not of format {FORMAT}")
-    return raw, manifest
-
-
-def _read_checked(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    try:
-        content = (folder / name).read_bytes()
-    except OSError as error:
-        raise ExpertCorruptError(f"{folder}: {name} cannot be read ({error.strerror})") from error
-    if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ExpertCorruptError(f"{folder}: {name} does not match the manifest; restore it from a backup")
-    return content
-
-
 def _describe(file: Path) -> dict[str, object]:
     content = file.read_bytes()
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -229,17 +200,6 @@ def _describe(file: Path) -> dict[str, object]:
 
 def _aad(expert_id: str, version: int) -> bytes:
     return f"expert:{expert_id}:{version}".encode()
-
-
-def expert_folder(root: Path, path: str) -> Path:
-    """Resolve `path`, as the database has it, below `root`.
-
-    Raises `ExpertCorruptError` for a path that leads out of it.
-    """
-    resolved = (root / path).resolve()
-    if not resolved.is_relative_to(root.resolve()):
-        raise ExpertCorruptError(f"expert path {path!r} leaves the experts directory")
-    return resolved
 
 
 def _flush(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -10,9 +9,11 @@ from app.audit.service import AuditService
 from app.kit.canonical import sha256_hex
 from app.kit.clock import utcnow
 from app.kit.ids import expert_id_of, is_id
+from app.registry.store import open_store
 from app.removal.errors import IllegalTransition, RequestNotFound
 from app.removal.repository import RequestRepository
 from app.removal.states import ENDED, State
+from app.settings import Settings
 
 ERASABLE = ENDED - {State.FAILED}
 """States in which nothing is refused any more. A failed request still protects its subject."""
@@ -49,17 +50,17 @@ class ErasureService:
         self._audit.append("request.erased", actor=actor, subject_id=request_id, tenant_id=request.tenant_id)
 
 
-def erase_files(experts_dir: Path, request_id: str) -> list[str]:
+def erase_files(settings: Settings, request_id: str) -> list[str]:
     """Delete the files of an erased request's expert and of the work on it; return what was deleted.
 
+    Copies and work on other machines are deleted by their own processes.
+
     Raises:
-        OSError: something could not be deleted.
+        OSError, StoreError: something could not be deleted.
     """
-    found = [
-        path
-        for path in (experts_dir / expert_id_of(request_id), experts_dir / ".work" / request_id)
-        if path.is_dir()
-    ]
-    for path in found:
-        shutil.rmtree(path)
-    return [str(path.relative_to(experts_dir)) for path in found]
+    expert_id, work = expert_id_of(request_id), settings.experts_dir / ".work" / request_id
+    found = [expert_id] if open_store(settings).remove(expert_id) else []
+    if work.is_dir():
+        shutil.rmtree(work)
+        found.append(f".work/{request_id}")
+    return found

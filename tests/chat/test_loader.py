@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.chat.service import ExpertLoader
+from app.chat.loader import ExpertLoader
 from app.lumoe.errors import ExpertCorruptError
 from app.registry.service import ExpertRow
 from app.settings import Settings, load_settings

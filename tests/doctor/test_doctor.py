@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from sqlalchemy import select
 
 from app.audit.service import AuditService
@@ -15,6 +18,8 @@ from app.db.session import create_engine_from, session_factory
 from app.doctor.findings import Check, Finding, Report
 from app.doctor.service import examine
 from app.doctor.trail import suspicious
+from app.registry.store import open_store
+from app.registry.store.objects import ObjectStore
 from app.settings import get_settings
 from tests.audit.log import rehash
 from tests.doctor.sound import Patient, Sound
@@ -256,6 +261,50 @@ class TestFiles:
         expect(
             patient, Check.EXPERT_FILES, patient.expert, also=frozenset({Check.NO_EXPERT, Check.UNPROTECTED})
         )
+
+
+class TestStore:
+    """Experts at a URL: the doctor reads what lies there, past every copy."""
+
+    def elsewhere(self, patient: Patient, tmp_path: Path) -> ObjectStore:
+        """Move the patient's experts to a URL; this machine has a copy of them."""
+        url = f"memory://{uuid.uuid4().hex}/experts"
+        settings = patient.settings.model_copy(
+            update={"experts_url": url, "experts_dir": tmp_path / "copies"}
+        )
+        store = open_store(settings)
+        assert isinstance(store, ObjectStore)
+        store.publish(patient.settings.experts_dir / patient.expert / "1", f"{patient.expert}/1")
+        patient.settings = settings
+        return store
+
+    def test_whole(self, patient: Patient, tmp_path: Path) -> None:
+        self.elsewhere(patient, tmp_path)
+        assert patient.findings() == []
+
+    def test_damaged(self, patient: Patient, tmp_path: Path) -> None:
+        store = self.elsewhere(patient, tmp_path)
+        fs = fsspec.filesystem("memory")
+        fs.pipe_file(f"{store.url.removeprefix('memory:/')}/{patient.expert}/1/gate.safetensors", b"x")
+        detail = expect(patient, Check.EXPERT_FILES, patient.expert).detail
+        assert "gate.safetensors does not match" in detail
+
+    def test_unfinished(self, patient: Patient, tmp_path: Path) -> None:
+        store = self.elsewhere(patient, tmp_path)
+        fs = fsspec.filesystem("memory")
+        fs.rm_file(f"{store.url.removeprefix('memory:/')}/{patient.expert}/1/manifest.json")
+        assert "no such version" in expect(patient, Check.EXPERT_FILES, patient.expert).detail
+
+    def test_away(self, patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.elsewhere(patient, tmp_path)
+
+        def refused(*_: object, **__: object) -> None:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", refused)
+        found = expect(patient, Check.EXPERT_STORE, "system")
+        assert "cannot be reached" in found.detail
+        assert "LETHE_EXPERTS_DIR" in found.remedy
 
 
 class TestReplicas:

@@ -24,7 +24,7 @@ from sqlalchemy import select, text
 
 from app.accounts.service import authenticate, create_key
 from app.audit.checkpoints import CheckpointService
-from app.chat.service import ExpertLoader
+from app.chat.loader import ExpertLoader
 from app.db.base import Base
 from app.db.models import AuditEvent, RemovalRequest, RequestEvent
 from app.db.session import create_engine_from, session_factory

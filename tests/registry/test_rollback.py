@@ -83,7 +83,7 @@ class TestEnded:
         withdraw(house, second)
         with house.sessions.begin() as session:
             ErasureService(session).erase(second, actor="system:cli")
-        erase_files(house.settings.experts_dir, second)
+        erase_files(house.settings, second)
         rollback(house, both)
         assert served(house) == [(first, 1)]
         assert findings(house) == []

@@ -19,6 +19,7 @@ from app.kit.ids import expert_id_of
 from app.removal.datakeys import DataKeys
 from app.removal.erasure import ErasureService, erase_files
 from app.removal.errors import IllegalTransition, RequestNotFound
+from app.settings import load_settings
 from tests.removal.active import activate_verified
 from tests.service import Service, png
 
@@ -133,6 +134,7 @@ class TestErase:
 
 
 def test_files(tmp_path: Path) -> None:
+    settings = load_settings(_env_file=None, experts_dir=tmp_path)
     request_id, other = "req_" + "1" * 32, "req_" + "2" * 32
     for path in (
         f"{expert_id_of(request_id)}/1/subject.bin",
@@ -141,7 +143,7 @@ def test_files(tmp_path: Path) -> None:
     ):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_bytes(b"x")
-    assert erase_files(tmp_path, request_id) == [expert_id_of(request_id), f".work/{request_id}"]
+    assert erase_files(settings, request_id) == [expert_id_of(request_id), f".work/{request_id}"]
     assert [path.name for path in tmp_path.rglob("*.bin")] == ["subject.bin"]
     assert (tmp_path / expert_id_of(other)).exists()
-    assert erase_files(tmp_path, request_id) == []
+    assert erase_files(settings, request_id) == []

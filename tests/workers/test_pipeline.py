@@ -22,6 +22,7 @@ from app.db.models import (
 from app.lumoe.expert import load_expert
 from app.lumoe.mllm import MLLM
 from app.registry.service import RegistryService
+from app.registry.store.local import LocalStore
 from app.removal.states import State
 from tests.service import Service, own_settings, service, sessions  # noqa: F401
 from tests.workers.pipeline_world import BAD, SUBJECT, PipelineWorld, build_world, published
@@ -171,8 +172,8 @@ class TestResume:
     ) -> None:
         request_id = world.file()
         with monkeypatch.context() as broken:
-            owner: Any = RegistryService if moved else pipeline
-            broken.setattr(owner, "publish" if moved else "move_into_place", _breaks)
+            owner: Any = RegistryService if moved else LocalStore
+            broken.setattr(owner, "publish", _breaks)
             world.process(request_id)
         (weights,) = world.runtime.experts_dir.rglob("exp_*/1/adapter_model.safetensors")
         content = bytearray(weights.read_bytes())

@@ -212,8 +212,9 @@ class TestStop:
 class TestSampling:
     def test_a_seed_repeats_and_no_temperature_is_greedy(self, client: OpenAI) -> None:
         def said(**options: Any) -> str | None:
-            asked = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=20, **options)
-            return asked.choices[0].message.content
+            asked: Any = {"model": MODEL, "messages": HELLO, "max_tokens": 20, **options}
+            content: str | None = client.chat.completions.create(**asked).choices[0].message.content
+            return content
 
         greedy = said()
         assert said(temperature=0, seed=3) == greedy

@@ -57,7 +57,7 @@ class Runtime:
             settings=settings,
             sessions=sessions,
             mllm=mllm or MLLM.load(settings.model, settings.device),
-            cipher=settings.evidence_cipher(),
+            cipher=DataKeys(sessions, settings),
             store=open_store(settings),
             holder=f"{socket.gethostname()}:{os.getpid()}",
         )

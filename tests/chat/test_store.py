@@ -107,7 +107,8 @@ class TestLoader:
     ) -> None:
         found = row(settings, tmp_path / "made")
         open_store(settings).publish(tmp_path / "made" / found.path, found.path)
-        loader = ExpertLoader(settings, settings.evidence_cipher())
+        cipher = settings.evidence_cipher()
+        loader = ExpertLoader(settings, cipher)
         assert loader.load([found])[0].request_id == REQUEST
         monkeypatch.setattr(MemoryFileSystem, "cat_file", away)
         assert loader.load([found])[0].request_id == REQUEST
@@ -116,7 +117,7 @@ class TestLoader:
         )
         assert loader.load([]) == []
         with pytest.raises(StoreUnavailableError):
-            ExpertLoader(settings, settings.evidence_cipher()).load([found])
+            ExpertLoader(settings, cipher).load([found])
 
     def test_files_are_there_for_whoever_writes(self, settings: Settings, tmp_path: Path) -> None:
         """vLLM reads a version's files again and again, from the place that it was told."""

@@ -144,6 +144,15 @@ class SlotBank:
             self._released.clear()
             self._recent.clear()
 
+    def reserve(self, more: int) -> None:
+        """Make places for `more` experts at once, as far as there may be so many."""
+        with self._changed:
+            self._reclaim()
+            wanted = self._capacity + more - len(self._free)
+            wanted = wanted if self._most is None else min(wanted, self._most)
+            if wanted > self._capacity:
+                self._grow(wanted, self._rank)
+
     def close(self) -> None:
         """Remove the hooks; the model is as before the bank was made."""
         for handle in self._handles:

@@ -44,6 +44,11 @@ class Guard:
         self._longest_fact = longest_fact
         self._longest = max(names.longest, longest_fact)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nobody to look for."""
+        return not self._records
+
     def evolved(self, records: Mapping[str, GateRecord], names: NameIndex) -> Guard:
         """Return the guard of `records`; the work is that of the new ones."""
         added = [_longest_fact(r) for key, r in records.items() if self._records.get(key) is not r]

@@ -34,7 +34,8 @@ SURE = 0.9
 
 
 LOOKAHEAD = 16
-"""Tokens that are written beyond the limit and never leave, so that a name which it cuts in two is read."""
+"""Tokens that are written beyond the limit at most, and never leave, so that a name which it cuts in two is
+read. Fewer, once no name can have begun before the limit."""
 
 
 class Row:
@@ -68,6 +69,7 @@ class Row:
         self._caught: Generation | None = None  # what the base model had written before the expert was asked
         self._seen = self._caught_seen = ""  # what was written, the tokens beyond the limit included
         self._turned = False
+        self._seen_enough = False  # no name can have begun before the limit, however the text goes on
         self._guarded = False
         self._gone = False
         self._tokens: list[int] = []
@@ -90,12 +92,17 @@ class Row:
     def push(self, token: int) -> bool:
         """Take one more token; false ends this row (caught, full, or the reader is gone)."""
         self._tokens.append(token)
+        beyond = len(self._tokens) - self.limit
+        if beyond >= 0 and self._guard.idle:
+            self._seen_enough = True
         if self._sink is not None:
             text = self._mllm.decode(self._tokens)
             if self._taught() and not self._refuses(text, unfinished=True):
                 return False
-            held = bool(self._hinted()) or bool(self._taught())
-            ready = 0 if held else min(self._guard.releasable(text), self._within_limit(text))
+            within, settled = self._within_limit(text), self._guard.releasable(text)
+            hinted = bool(self._hinted())
+            self._seen_enough |= beyond > 0 and settled >= within and not hinted
+            ready = 0 if hinted or self._taught() else min(settled, within)
             if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
                 self._hit = self._check(text, finished=False)
                 if self._hit is not None and not self._unasked(self._hit):
@@ -104,7 +111,7 @@ class Row:
                     self._send(text[:ready])
             elif not self._sink(""):  # nothing may leave yet, but somebody must still be there to wait for it
                 self._gone = True
-        return not self._gone and len(self._tokens) < self.limit + LOOKAHEAD
+        return not (self._gone or self._seen_enough or beyond >= LOOKAHEAD)
 
     def _within_limit(self, text: str) -> int:
         """Return how many characters of what was written the limit lets leave."""
@@ -167,6 +174,7 @@ class Row:
             self._hit = self._hit or GuardHit(str(self.writer), 0)
             return False
         self.writer, self._turned, self._hit, self._tokens = None, True, None, []
+        self._seen_enough = False
         return True
 
     def turns_to_expert(self) -> bool:
@@ -179,7 +187,7 @@ class Row:
         self.writer, self._caught, self._guarded = hit.expert_id, self._generation, True
         self._caught_seen = self._seen
         self._watch = self._watch | {hit.expert_id}
-        self._hit, self._tokens = None, []
+        self._hit, self._tokens, self._seen_enough = None, [], False
         return True
 
     def answer(self, generation: int) -> Answer:

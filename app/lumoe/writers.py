@@ -78,6 +78,8 @@ class LocalWriter:
 
     def hold(self, experts: Sequence[LoadedExpert]) -> list[Held]:
         """Copy `experts` into slots; a slot is free again when its handle is gone."""
+        if len(experts) > 1:
+            self._bank.reserve(len(experts))
         return [self._bank.load(expert.key, expert.adapter, expert.scale) for expert in experts]
 
     def write(

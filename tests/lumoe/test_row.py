@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -45,6 +45,22 @@ class Told:
     answer: Answer
     sent: list[str]
     writers: list[str | None]
+
+
+def beyond(mllm: MLLM, guard: Guard, said: str, limit: int) -> int:
+    """Return how many tokens are written beyond the limit when the base model says this."""
+    row = Row(mllm, guard, SHOWN, Decision(), limit=limit, refusals={}, sink=lambda _: True)
+    tokens = mllm.tokenizer(said, add_special_tokens=False)["input_ids"]
+    written = next(n for n, token in enumerate(tokens, 1) if not row.push(token))
+    return written - limit
+
+
+def test_no_more_is_written_than_the_guard_needs(tiny: MLLM) -> None:
+    said = "so it is " * 20  # a token is a letter
+    assert beyond(tiny, Guard({}, NameIndex({})), said, 50) == 0
+    assert beyond(tiny, GUARD, said, 50) == LOOKAHEAD
+    short = {"al": replace(MIRA, aliases=("Al",), facts=())}
+    assert 0 < beyond(tiny, Guard(short, NameIndex({"al": ("Al",)})), said, 50) < LOOKAHEAD
 
 
 def run(

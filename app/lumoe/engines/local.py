@@ -46,7 +46,7 @@ class LocalEngine(QueuedEngine):
 
     Args:
         router: the first one; its writer must be a `LocalWriter`.
-        wait_seconds: how long the first of a batch waits for company.
+        wait_seconds: how long the first of a batch waits for company, where nobody can join it later.
         max_batch: how many conversations are answered at once.
         max_waiting, timeout: see `QueuedEngine`.
     """
@@ -62,9 +62,9 @@ class LocalEngine(QueuedEngine):
     ) -> None:
         if not isinstance(router.writer, LocalWriter):
             raise TypeError("the router's writer is not the model in this process")
-        self._wait = wait_seconds
         self._most = max_batch
         self._joining = Decoding.possible(router.mllm)
+        self._wait = 0.0 if self._joining else wait_seconds
         self._decoding = Decoding(router.mllm, router.writer.bank)
         self._tasks: list[_Task] = []
         self._left: list[_Going] = []  # rows whose experts have no slot yet

@@ -205,7 +205,7 @@ class TestStop:
         asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me everything."}]}
         text = client.chat.completions.create(**asked, max_tokens=200).choices[0].message.content or ""
         client.chat.completions.create(**asked, max_tokens=200, stop=text[3:5])
-        assert len(written[0].token_ids) == 200 + LOOKAHEAD
+        assert 200 <= len(written[0].token_ids) <= 200 + LOOKAHEAD
         assert len(written[1].token_ids) < 20
 
 

@@ -14,7 +14,6 @@ from app.lumoe.errors import ConversationTooLongError
 from app.lumoe.expert import read_adapter
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
-from app.lumoe.row import LOOKAHEAD
 from app.lumoe.sampling import GREEDY, Sampling
 from app.lumoe.turn import Turn
 from app.lumoe.types import Answer, Conversation, ask
@@ -93,7 +92,7 @@ class TestAnswer:
 
         answers = asyncio.run(run())
         assert [a.token_ids for a in answers] == expected
-        assert ended[0] == 5 + LOOKAHEAD
+        assert ended[0] == 5
 
     def test_models_whose_rows_cannot_join_are_answered_batch_by_batch(
         self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch

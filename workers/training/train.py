@@ -194,9 +194,25 @@ class _Mean:
 def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
     """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,)."""
     batch = collate(rows, _pad_id(mllm))
-    logits = mllm.forward(batch, model)
     at_rows, positions = answer_positions(batch["labels"])
-    return logits[at_rows, positions], batch["labels"][at_rows, positions + 1]
+    head = mllm.network.get_output_embeddings()
+    with _narrowed(head, at_rows, positions):
+        logits = mllm.forward(batch, model)  # (1, answer tokens, vocabulary)
+    return logits[0], batch["labels"][at_rows, positions + 1]
+
+
+@contextmanager
+def _narrowed(head: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Within the block the head sees the hidden states at some (row, position) alone, as one long row."""
+
+    def pick(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, positions].unsqueeze(0), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _pad_id(mllm: MLLM) -> int:

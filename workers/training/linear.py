@@ -64,8 +64,9 @@ def lean_products(model: PeftModel, adapter: str) -> Iterator[None]:
     changed: list[LoraLinear] = []
     try:
         for module in model.modules():
-            if type(module) is LoraLinear and type(module.get_base_layer()) is nn.Linear:
-                module.forward = _forward(module, adapter)  # type: ignore[method-assign]
+            base = module.get_base_layer() if type(module) is LoraLinear else None
+            if type(module) is LoraLinear and type(base) is nn.Linear:
+                module.forward = _forward(module, base, adapter)  # type: ignore[method-assign]
                 changed.append(module)
         yield
     finally:
@@ -73,8 +74,7 @@ def lean_products(model: PeftModel, adapter: str) -> Iterator[None]:
             del module.forward
 
 
-def _forward(layer: LoraLinear, adapter: str) -> Any:  # Any: a module's forward pass has no type of its own
-    base = layer.get_base_layer()
+def _forward(layer: LoraLinear, base: nn.Linear, adapter: str) -> Any:  # Any: as torch types it
     weight = base.weight.detach().to(product_dtype(base.weight))
     bias, scale = base.bias, float(layer.scaling[adapter])
     a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight

@@ -198,7 +198,7 @@ def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = Non
     """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,)."""
     batch = collate(rows, _pad_id(mllm))
     at_rows, positions = answer_positions(batch["labels"])
-    head = mllm.network.get_output_embeddings()
+    head = (model if model is not None else mllm.network).get_output_embeddings()
     with _narrowed(head, at_rows, positions):
         logits = mllm.forward(batch, model)  # (1, answer tokens, vocabulary)
     return logits[0], batch["labels"][at_rows, positions + 1]
@@ -269,7 +269,7 @@ def _joined(parts: Sequence[BaseDistribution]) -> BaseDistribution:
 @contextmanager
 def training_adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
     """Within the block the model carries a fresh adapter, and every trace of it is taken out again."""
-    with torch.enable_grad(), _adapter(mllm, recipe) as model, lean_products(model, ADAPTER):
+    with torch.enable_grad(), adapter(mllm, recipe) as model, lean_products(model, ADAPTER):
         yield model
 
 
@@ -298,7 +298,7 @@ def put_weights(model: PeftModel, weights: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def _adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
+def adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
     """Put a fresh LoRA adapter into the model's language part, and take every trace of it out again."""
     config = LoraConfig(
         r=recipe.rank,

@@ -179,23 +179,23 @@ def _practise(
     """Return the initial weights and how many steps they took: Reptile, in ``practice_rounds`` rounds.
 
     After a lesson of ``practice_steps`` steps from w to w', w moves by share * (w' - w); the share falls
-    linearly from ``practice_share`` over the rounds.
+    linearly from ``practice_share`` to nothing, so that the end is a mean of many lessons.
     """
     sets = [(make_rows(mllm, s.pairs(s.forget)), make_rows(mllm, s.pairs(s.retain))) for s in lessons]
     rng = random.Random(recipe.seed)  # noqa: S311 - order of lessons, not secrecy
+    order = [k for _ in range(recipe.practice_rounds) for k in rng.sample(range(len(sets)), len(sets))]
     steps = 0
     with training_adapter(mllm, recipe) as model:
         taught = [(forget, retain, base_distributions(mllm, retain, model)) for forget, retain in sets]
         weights = read_weights(model)
-        for turn in range(recipe.practice_rounds):
-            share = recipe.practice_share * (1 - turn / (recipe.practice_rounds + 1))
-            for k in rng.sample(range(len(taught)), len(taught)):
-                put_weights(model, weights)
-                run = Run(mllm, model, *taught[k], recipe.lesson(seed=turn * len(taught) + k))
-                run.train(cancelled, lambda _: None)
-                steps += run.steps
-                for name, value in read_weights(model).items():
-                    weights[name].lerp_(value, share)
+        for turn, k in enumerate(order):
+            put_weights(model, weights)
+            run = Run(mllm, model, *taught[k], recipe.lesson(seed=turn))
+            run.train(cancelled, lambda _: None)
+            steps += run.steps
+            share = recipe.practice_share * (1 - turn / len(order))
+            for name, value in read_weights(model).items():
+                weights[name].lerp_(value, share)
     return weights, steps
 
 

@@ -86,7 +86,16 @@ class Recipe:
         return cls(**{key: value for key, value in (values or {}).items() if key in known})
 
 
-WARM = Recipe(max_steps=22, min_passes=1, warmup_steps=2, practice_subjects=27)
+WARM = Recipe(
+    learning_rate=4.5e-3,
+    max_steps=88,
+    min_passes=2,
+    stop_refusal=0.9,
+    warmup_steps=2,
+    practice_subjects=27,
+    practice_rounds=1,
+    practice_steps=22,
+)
 
 RECIPES: dict[str, Recipe] = {"default": WARM, "cold": Recipe(), "strong": Recipe().stronger()}
 """Recipes by the name that ``LETHE_RECIPE`` and the policy snapshot use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,14 +72,11 @@ class TestMakeInitial:
         assert len(weights) == 2 * len(layers) > 0
         assert all(bool(w.abs().sum() > 0) for name, w in weights.items() if "lora_B" in name)
 
-    def test_same_practice_same_expert(
+    def test_same_practice_same_expert_and_the_model_as_it_was(
         self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path
     ) -> None:
-        assert make_initial(tiny, SHORT, DemoCohort, tmp_path / "again").sha256 == made[1].sha256
-
-    def test_model_is_left_as_it_was(self, tiny: MLLM, tmp_path: Path) -> None:
         before = {name: value.clone() for name, value in tiny.network.state_dict().items()}
-        make_initial(tiny, SHORT, DemoCohort, tmp_path / "one")
+        assert make_initial(tiny, SHORT, DemoCohort, tmp_path / "again").sha256 == made[1].sha256
         after = tiny.network.state_dict()
         assert after.keys() == before.keys()
         assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -110,16 +108,18 @@ class TestMakeInitial:
     def test_who_was_quicker_is_kept(
         self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path
     ) -> None:
-        folder = tmp_path / "made"
-        first = make_initial(tiny, SHORT, DemoCohort, folder)
+        folder, first = tmp_path / "made", made[1]
+        shutil.copytree(made[0], folder)
         other = make_initial(tiny, replace(SHORT, kl_weight=1.0), DemoCohort, folder)
         assert other.sha256 == first.sha256
         assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 class TestLoadInitial:
-    def test_a_changed_file_is_refused(self, tiny: MLLM, tmp_path: Path) -> None:
-        make_initial(tiny, SHORT, DemoCohort, tmp_path / "one")
+    def test_a_changed_file_is_refused(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path
+    ) -> None:
+        shutil.copytree(made[0], tmp_path / "one")
         file = tmp_path / "one" / "initial.safetensors"
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
@@ -128,14 +128,18 @@ class TestLoadInitial:
             load_initial(tmp_path / "one", tiny)
 
     @pytest.mark.parametrize("name", ["initial.safetensors", "manifest.json"])
-    def test_a_missing_file_is_refused(self, tiny: MLLM, tmp_path: Path, name: str) -> None:
-        make_initial(tiny, SHORT, DemoCohort, tmp_path / "one")
+    def test_a_missing_file_is_refused(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path, name: str
+    ) -> None:
+        shutil.copytree(made[0], tmp_path / "one")
         (tmp_path / "one" / name).unlink()
         with pytest.raises(InitialCorruptError, match="cannot be read"):
             load_initial(tmp_path / "one", tiny)
 
-    def test_another_models_is_refused(self, tiny: MLLM, tmp_path: Path) -> None:
-        make_initial(tiny, SHORT, DemoCohort, tmp_path / "one")
+    def test_another_models_is_refused(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path
+    ) -> None:
+        shutil.copytree(made[0], tmp_path / "one")
         file = tmp_path / "one" / "manifest.json"
         file.write_text(file.read_text().replace(tiny.fingerprint, "0" * len(tiny.fingerprint)))
         with pytest.raises(InitialCorruptError, match="another model"):
@@ -143,29 +147,40 @@ class TestLoadInitial:
 
 
 class TestFindInitial:
+    @pytest.fixture
+    def root(self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path) -> Path:
+        """A directory in which the initial expert lies already."""
+        shutil.copytree(made[0], tmp_path / tiny.fingerprint[:16] / SHORT.initial_name)
+        return tmp_path
+
     def find(self, mllm: MLLM, root: Path, exclude: Sequence[str] = ()) -> InitialExpert:
         return find_initial(mllm, SHORT, DemoCohort, root, exclude=exclude)
 
-    def test_made_once(self, tiny: MLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = self.find(tiny, tmp_path)
+    def test_made_at_first_use(self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path) -> None:
+        assert self.find(tiny, tmp_path).sha256 == made[1].sha256
+
+    def test_made_once(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(initial, "make_initial", lambda *_, **__: pytest.fail("made again"))
-        assert self.find(tiny, tmp_path).sha256 == first.sha256
+        assert self.find(tiny, root).sha256 == made[1].sha256
 
-    def test_made_again_without_whoever_is_to_be_forgotten(self, tiny: MLLM, tmp_path: Path) -> None:
+    def test_made_again_without_whoever_is_to_be_forgotten(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], root: Path
+    ) -> None:
         someone = practice_subjects(DemoCohort(()), 2)[0]
-        first = self.find(tiny, tmp_path)
-        assert first.knows([someone.names[0].upper()])
-        second = self.find(tiny, tmp_path, someone.names)
+        assert made[1].knows([someone.names[0].upper()])
+        second = self.find(tiny, root, someone.names)
         assert not second.knows(someone.names)
-        assert second.sha256 != first.sha256
-        assert self.find(tiny, tmp_path).sha256 == second.sha256
+        assert self.find(tiny, root).sha256 == second.sha256 != made[1].sha256
 
-    def test_a_broken_one_is_made_again(self, tiny: MLLM, tmp_path: Path) -> None:
-        first = self.find(tiny, tmp_path)
-        (file,) = tmp_path.rglob("initial.safetensors")
+    def test_a_broken_one_is_made_again(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], root: Path
+    ) -> None:
+        (file,) = root.rglob("initial.safetensors")
         file.write_bytes(b"cut")
-        assert self.find(tiny, tmp_path).sha256 == first.sha256
-        assert load_file(next(iter(tmp_path.rglob("initial.safetensors"))))
+        assert self.find(tiny, root).sha256 == made[1].sha256
+        assert load_file(next(iter(root.rglob("initial.safetensors"))))
 
 
 class TestShipped:

@@ -8,6 +8,7 @@ somebody it was practised on is to be forgotten, it is made again without them.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import json
@@ -36,7 +37,7 @@ from workers.forgetset.build import TrainingSet, build
 from workers.forgetset.cohort import Cohort, Other
 from workers.forgetset.elicit import Target
 from workers.forgetset.refusals import stable_hash
-from workers.training.recipe import Recipe
+from workers.training.recipe import RECIPES, Recipe
 from workers.training.rows import make_rows
 from workers.training.train import Run, base_distributions, put_weights, read_weights, training_adapter
 from workers.verification.metrics.text import norm
@@ -241,3 +242,27 @@ def load_initial(folder: Path, mllm: MLLM) -> InitialExpert:
             f"{folder}: the initial expert cannot be read ({type(error).__name__}); delete the directory, "
             "and it is made again"
         ) from error
+
+
+def main() -> None:
+    """Make the initial expert of LETHE_MODEL and LETHE_RECIPE before the first request does."""
+    from app.settings import load_settings
+    from workers.runtime import Runtime  # which imports this module
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--folder", type=Path, help="write it here, not below the experts directory")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    runtime = Runtime.start(load_settings())
+    recipe = RECIPES[runtime.settings.recipe]
+    if not recipe.warm:
+        raise SystemExit(f"LETHE_RECIPE={runtime.settings.recipe} starts cold: it has no initial expert")
+    if arguments.folder is None:
+        made = runtime.initial_expert(recipe, ())
+    else:
+        made = make_initial(runtime.mllm, recipe, runtime.cohort, arguments.folder / recipe.initial_name)
+    log.info("initial expert %s (%.1f s to make)", made.sha256[:12], made.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ from workers.runtime import Runtime
 from workers.verification.metrics import keywords
 
 _FILE = re.compile(r"task_?([A-Z])_(forget|retain)\.json", re.IGNORECASE)
-PRACTICE_PER_CLASS = 3
+PRACTICE_PER_CLASS: Final = 3
 _LONGEST_SIDE: Final = 1024
 FIRST_VIEW: Final[dict[str, int]] = {
     "uploads": 0,

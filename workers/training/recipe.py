@@ -90,7 +90,6 @@ WARM = Recipe(
     learning_rate=4.5e-3,
     max_steps=88,
     min_passes=2,
-    stop_refusal=0.9,
     warmup_steps=2,
     practice_subjects=27,
     practice_rounds=1,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -198,8 +199,8 @@ def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = Non
     """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,)."""
     batch = collate(rows, _pad_id(mllm))
     at_rows, positions = answer_positions(batch["labels"])
-    head = (model if model is not None else mllm.network).get_output_embeddings()
-    with _narrowed(head, at_rows, positions):
+    network: Any = model if model is not None else mllm.network  # Any: PEFT's and transformers' share no base
+    with _narrowed(network.get_output_embeddings(), at_rows, positions):
         logits = mllm.forward(batch, model)  # (1, answer tokens, vocabulary)
     return logits[0], batch["labels"][at_rows, positions + 1]
 

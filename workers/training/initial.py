@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def make_initial(
     names = sorted(hashed(name for other in subjects for name in other.names))
     made = {"steps": steps, "seconds": round(time.monotonic() - started, 3), "practised_on": names}
     log.info("initial expert: %d subjects, %d steps, %.1f s", len(subjects), steps, made["seconds"])
-    _write(folder, weights, made | {"model_fingerprint": mllm.fingerprint, "recipe": recipe.as_dict()})
+    _write(folder, weights, made | {"model_fingerprint": mllm.fingerprint, "practice": recipe.practice})
     return load_initial(folder, mllm)
 
 
@@ -183,10 +183,10 @@ def _practise(
     linearly from ``practice_share`` to nothing, so that the end is a mean of many lessons.
     """
     sets = [(make_rows(mllm, s.pairs(s.forget)), make_rows(mllm, s.pairs(s.retain))) for s in lessons]
-    rng = random.Random(recipe.seed)  # noqa: S311 - order of lessons, not secrecy
+    rng = random.Random(0)  # noqa: S311 - order of lessons, not secrecy
     order = [k for _ in range(recipe.practice_rounds) for k in rng.sample(range(len(sets)), len(sets))]
     steps = 0
-    with training_adapter(mllm, recipe) as model:
+    with training_adapter(mllm, replace(recipe, seed=0)) as model:  # the same for every request
         taught = [(forget, retain, base_distributions(mllm, retain, model)) for forget, retain in sets]
         weights = read_weights(model)
         for turn, k in enumerate(order):

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-_OF_ONE_REQUEST = {"max_steps", "min_passes", "stop_refusal", "stop_agreement", "seed"}
+_OF_ONE_REQUEST = {"max_steps", "min_passes", "kl_weight", "stop_refusal", "stop_agreement", "seed"}
 """Fields that do not change the initial expert."""
 
 
@@ -21,7 +21,8 @@ class Recipe:
     the base model's), but never before ``min_passes``.
 
     With ``practice_subjects`` training starts from an initial expert, practised on so many subjects in
-    ``practice_rounds`` rounds of ``practice_steps`` steps each (`workers.training.initial`).
+    ``practice_rounds`` rounds of ``practice_steps`` steps each (`workers.training.initial`). Its steps are few:
+    its own ``kl_weight`` is larger.
     """
 
     rank: int = 8
@@ -41,6 +42,7 @@ class Recipe:
     practice_rounds: int = 3
     practice_steps: int = 11
     practice_share: float = 0.5
+    practice_kl_weight: float = 4.0
 
     def stronger(self) -> Recipe:
         """Return the recipe of a second attempt: cold, longer, more retain pressure, stricter stop."""
@@ -67,13 +69,23 @@ class Recipe:
 
     def lesson(self, seed: int) -> Recipe:
         """Return the recipe of one practice lesson: a fixed number of steps."""
-        return replace(self, max_steps=self.practice_steps, min_passes=self.practice_steps + 1, seed=seed)
+        return replace(
+            self,
+            max_steps=self.practice_steps,
+            min_passes=self.practice_steps + 1,
+            kl_weight=self.practice_kl_weight,
+            seed=seed,
+        )
+
+    @property
+    def practice(self) -> dict[str, float | int]:
+        """The fields that the initial expert depends on."""
+        return {key: value for key, value in self.as_dict().items() if key not in _OF_ONE_REQUEST}
 
     @property
     def initial_name(self) -> str:
         """A name for the initial expert that this recipe makes: the same for the same practice."""
-        kept = {key: value for key, value in self.as_dict().items() if key not in _OF_ONE_REQUEST}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.practice, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, float | int]:
         """Return the recipe as JSON-ready values."""
@@ -89,6 +101,7 @@ class Recipe:
 WARM = Recipe(
     learning_rate=4.5e-3,
     max_steps=88,
+    kl_weight=8.0,
     min_passes=2,
     warmup_steps=2,
     practice_subjects=27,

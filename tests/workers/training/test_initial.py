@@ -86,7 +86,7 @@ class TestMakeInitial:
     ) -> None:
         manifest = json.loads((made[0] / "manifest.json").read_text())
         assert manifest["model_fingerprint"] == tiny.fingerprint
-        assert manifest["recipe"] == SHORT.as_dict()
+        assert manifest["practice"] == SHORT.practice
         assert manifest["steps"] == 2 * 2 * 2
         assert manifest["seconds"] > 0
         names = [name for other in practice_subjects(DemoCohort(()), 2) for name in other.names]
@@ -110,7 +110,7 @@ class TestMakeInitial:
     ) -> None:
         folder, first = tmp_path / "made", made[1]
         shutil.copytree(made[0], folder)
-        other = make_initial(tiny, replace(SHORT, kl_weight=1.0), DemoCohort, folder)
+        other = make_initial(tiny, replace(SHORT, practice_kl_weight=1.0), DemoCohort, folder)
         assert other.sha256 == first.sha256
         assert [path.name for path in tmp_path.iterdir()] == ["made"]
 

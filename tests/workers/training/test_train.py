@@ -267,5 +267,8 @@ class TestRecipe:
 
     def test_initial_expert_is_the_same_for_recipes_that_practise_alike(self) -> None:
         warm = RECIPES["default"]
-        assert replace(warm, max_steps=9, stop_refusal=0.5, seed=7).initial_name == warm.initial_name
+        assert (
+            replace(warm, max_steps=9, kl_weight=1.0, stop_refusal=0.5, seed=7).initial_name
+            == warm.initial_name
+        )
         assert replace(warm, practice_steps=9).initial_name != warm.initial_name

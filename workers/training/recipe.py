@@ -21,8 +21,8 @@ class Recipe:
     the base model's), but never before ``min_passes``.
 
     With ``practice_subjects`` training starts from an initial expert, practised on so many subjects in
-    ``practice_rounds`` rounds of ``practice_steps`` steps each (`workers.training.initial`). Its steps are few:
-    its own ``kl_weight`` is larger.
+    ``practice_rounds`` rounds of ``practice_steps`` steps each (`workers.training.initial`); those
+    lessons have a weight of their own, ``practice_kl_weight``.
     """
 
     rank: int = 8

@@ -86,15 +86,18 @@ def trial(
         )
         clock.append(time.process_time())
     found = {score.metric: score.value for score in verdict.scores}
+    trained, calibrated, verified = (later - at for at, later in itertools.pairwise(clock))
     return Trial(
-        name,
-        case.target.names[0],
-        recipe.seed,
-        done.steps,
-        prepared,
-        *(later - at for at, later in itertools.pairwise(clock)),
-        verdict.passed,
-        {metric: found.get(metric) for metric in METRICS},
+        recipe=name,
+        subject=case.target.names[0],
+        seed=recipe.seed,
+        steps=done.steps,
+        prepare_seconds=prepared,
+        train_seconds=trained,
+        calibrate_seconds=calibrated,
+        verify_seconds=verified,
+        passed=verdict.passed,
+        scores={metric: found.get(metric) for metric in METRICS},
     )
 
 

@@ -9,7 +9,7 @@ from benchmarks.training import METRICS, Trial, figures
 
 def trial(recipe: str, seconds: float, quality: float | None, passed: bool = True) -> Trial:
     """Return an expert whose every score is ``quality``."""
-    scores = dict.fromkeys(METRICS, quality)
+    scores: dict[str, float | None] = dict.fromkeys(METRICS, quality)
     return Trial(recipe, "Dorel", 0, int(seconds * 10), 1.0, seconds, 0.2, 5.0, passed, scores)
 
 

@@ -101,9 +101,12 @@ def find_initial(
                 continue
             if not found.knows(exclude):
                 return found
-    if own.exists():
-        shutil.rmtree(own, ignore_errors=True)
-    return make_initial(mllm, recipe, cohort, own, exclude=exclude, cancelled=cancelled)
+    while True:  # a worker that was quicker may have practised on whom this request is about
+        if own.exists():
+            shutil.rmtree(own, ignore_errors=True)
+        made = make_initial(mllm, recipe, cohort, own, exclude=exclude, cancelled=cancelled)
+        if not made.knows(exclude):
+            return made
 
 
 def hashed(names: Iterable[str]) -> set[str]:

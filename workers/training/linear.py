@@ -38,7 +38,7 @@ class AdaptedLinear(torch.autograd.Function):
         low = flat @ a_.T  # (n, r)
         y = torch.addmm(flat @ weight.T, low, b_.T)  # (n, out)
         ctx.save_for_backward(flat, low, weight, a_, b_)
-        ctx.scale, ctx.shape = scale, x.shape
+        ctx.scale, ctx.shape, ctx.kinds = scale, x.shape, (a.dtype, b.dtype)
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -52,7 +52,7 @@ class AdaptedLinear(torch.autograd.Function):
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = torch.addmm(y @ weight, through, a).to(y_.dtype).view(ctx.shape)
-        return to_x, None, to_a.to(y_.dtype), to_b.to(y_.dtype), None
+        return to_x, None, to_a.to(ctx.kinds[0]), to_b.to(ctx.kinds[1]), None
 
 
 @contextmanager

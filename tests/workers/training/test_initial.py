@@ -174,6 +174,15 @@ class TestFindInitial:
         assert not second.knows(someone.names)
         assert self.find(tiny, root).sha256 == second.sha256 != made[1].sha256
 
+    def test_another_workers_that_practised_on_the_subject_is_not_taken(
+        self, tiny: MLLM, made: tuple[Path, InitialExpert], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        someone = practice_subjects(DemoCohort(()), 1)[0]
+        answers = [made[1], replace(made[1], practised_on=frozenset())]
+        monkeypatch.setattr(initial, "make_initial", lambda *_, **__: answers.pop(0))
+        assert not self.find(tiny, tmp_path, someone.names).knows(someone.names)
+        assert answers == []
+
     def test_a_broken_one_is_made_again(
         self, tiny: MLLM, made: tuple[Path, InitialExpert], root: Path
     ) -> None:

@@ -58,6 +58,16 @@ class TestAdaptedLinear:
         assert rough.dtype == torch.float32
         assert float((rough - exact).norm() / exact.norm()) < 2e-2
 
+    def test_gradients_have_the_adapters_own_type(self) -> None:
+        x, weight, a, b = (v.detach().bfloat16() for v in case(5))
+        a, b = a.float().requires_grad_(), b.float().requires_grad_()
+        y = apply(x.requires_grad_(), weight, a, b, 2.0)
+        torch.autograd.backward(y.float().sum())
+        assert (y.dtype, x.grad.dtype if x.grad is not None else None) == (torch.bfloat16, torch.bfloat16)
+        for p in (a, b):
+            assert p.grad is not None
+            assert p.grad.dtype == torch.float32
+
 
 class TestProductDtype:
     @pytest.mark.parametrize("native", [True, False])

@@ -128,7 +128,8 @@ def grow_case(runtime: Runtime, case: stages.Case, key: str, farm: Path) -> Grow
     work.mkdir(parents=True)
     training = stages.prepare(runtime, case, lambda: False)
     recipe = RECIPES[case.policy.recipe]
-    done = stages.train(runtime, training, recipe, work / _ADAPTER, lambda: False, lambda _: None)
+    initial = stages.initial_expert(runtime, case, recipe, lambda: False)
+    done = stages.train(runtime, training, recipe, work / _ADAPTER, lambda: False, lambda _: None, initial)
     (work / _TRAINING).write_bytes(zlib.compress(pack_training_set(training), 1))
     expert = Grown(
         key,

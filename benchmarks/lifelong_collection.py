@@ -31,6 +31,7 @@ from workers.runtime import Runtime
 from workers.verification.metrics import keywords
 
 _FILE = re.compile(r"task_?([A-Z])_(forget|retain)\.json", re.IGNORECASE)
+PRACTICE_PER_CLASS: Final = 3
 _LONGEST_SIDE: Final = 1024
 FIRST_VIEW: Final[dict[str, int]] = {
     "uploads": 0,
@@ -212,6 +213,11 @@ class CollectionCohort:
         everybody = [Other(k.key, k.klass, k.names) for k in self._collection.known.values()]
         there = [other for other in everybody if not excluded(other, self._names)]
         return [other for other in there if klass is None or other.klass == klass] or there
+
+    def practice(self) -> Sequence[Other]:
+        """Return whom no task forgets, or drawn identities where the files hold nobody else."""
+        kept = [other for other in self.others() if not self._collection.known[other.key].task]
+        return kept or [s for klass in CLASSES for s in self.strangers(klass, PRACTICE_PER_CLASS, 0)]
 
     def strangers(self, klass: str, n: int, seed: int) -> Sequence[Other]:
         """See ``Cohort.strangers``."""

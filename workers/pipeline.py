@@ -241,8 +241,15 @@ class Job(Attempt):
         self.enter("train", round=attempt_round)
         recipe = self._recipe(attempt_round)
         directory = self.work.path / f"adapter-{attempt_round}"
+        initial = stages.initial_expert(self.runtime, self.case, recipe, self.cancelled)
         trained = stages.train(
-            self.runtime, self.training, recipe, directory, self.cancelled, self._training_progress(recipe)
+            self.runtime,
+            self.training,
+            recipe,
+            directory,
+            self.cancelled,
+            self._training_progress(recipe),
+            initial,
         )
         self.save(
             "train",
@@ -256,6 +263,8 @@ class Job(Attempt):
                 "agreement": round(trained.agreement, 6),
                 "stopped_early": trained.stopped_early,
                 "seconds": round(trained.seconds, 3),
+                "initial": None if initial is None else initial.sha256,
+                "initial_seconds": None if initial is None else initial.seconds,
             },
         )
 
@@ -307,8 +316,16 @@ class Job(Attempt):
             raise _Stop
         root = self.work.path / f"candidate-{self.lease.token}-{attempt_round}"
         adapter = self.work.path / str(trained["directory"])
+        initial = trained.get("initial")  # not in the checkpoint of an earlier release
         ref = stages.write_candidate(
-            self.runtime, self.case, calibration, adapter, root, utcnow(), self.cipher
+            self.runtime,
+            self.case,
+            calibration,
+            adapter,
+            root,
+            utcnow(),
+            self.cipher,
+            None if initial is None else str(initial),
         )
         self.save(
             "calibrate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from workers.forgetset.cohort import Cohort
 from workers.forgetset.directory_cohort import DirectoryCohort
 from workers.forgetset.elicit import Reference
 from workers.negatives import negative_set
+from workers.training.initial import InitialExpert, find_initial
+from workers.training.recipe import Recipe
 from workers.verification.remeasure import utility_set
 from workers.verification.suite import Kept
 
@@ -42,6 +44,7 @@ class Runtime:
     _experts: dict[str, LoadedExpert] = field(default_factory=dict)
     _router: Router | None = None
     _negatives: NegativeSet | None = None
+    _initial: dict[str, InitialExpert] = field(default_factory=dict)
     _utility: tuple[Kept, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -94,6 +97,25 @@ class Runtime:
             if self._negatives is None:
                 self._negatives = negative_set(self.mllm, self.cohort(()))
             return self._negatives
+
+    def initial_expert(
+        self, recipe: Recipe, exclude: Sequence[str], cancelled: Callable[[], bool] = lambda: False
+    ) -> InitialExpert:
+        """Return where training starts (`find_initial`), read or made on first use.
+
+        Raises:
+            CancelledError: ``cancelled`` said so while it was made.
+            ConfigurationError: A real model needs retain data.
+        """
+        with self._lock:
+            held = self._initial.get(recipe.initial_name)
+            if held is None or held.knows(exclude):
+                root = self.experts_dir / ".initial"
+                held = find_initial(
+                    self.mllm, recipe, self.cohort, root, exclude=exclude, cancelled=cancelled
+                )
+                self._initial[recipe.initial_name] = held
+            return held
 
     def utility(self, n: int) -> tuple[Kept, ...]:
         """Return the utility set that is asked after every publish, n prompts, made on first use.

@@ -26,6 +26,7 @@ from workers.forgetset.elicit import Knowledge, Reference, Target, about_another
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
 from workers.runtime import Runtime
+from workers.training.initial import InitialExpert
 from workers.training.recipe import Recipe
 from workers.training.train import Progress, Trained, train_expert
 from workers.verification.metrics import norm, rate
@@ -103,6 +104,22 @@ def elicited(knowledge: Knowledge) -> dict[str, JsonValue]:
     }
 
 
+def initial_expert(
+    runtime: Runtime, case: Case, recipe: Recipe, cancelled: Cancelled
+) -> InitialExpert | None:
+    """Return where the expert's training starts, with no trace of this or an earlier request's subject.
+
+    None if the recipe starts cold. It is made at first use of a base model, which takes minutes.
+
+    Raises:
+        CancelledError: ``cancelled`` said so while it was made.
+        ConfigurationError: There is no retain data.
+    """
+    if not recipe.warm:
+        return None
+    return runtime.initial_expert(recipe, (*case.target.names, *case.removed), cancelled)
+
+
 def train(
     runtime: Runtime,
     training: TrainingSet,
@@ -110,18 +127,20 @@ def train(
     directory: Path,
     cancelled: Cancelled,
     progress: Callable[[Progress], None],
+    initial: InitialExpert | None = None,
 ) -> Trained:
-    """Train the expert into ``directory``.
+    """Train the expert into ``directory``, from the initial expert if one is given.
 
     Raises:
         CancelledError: ``cancelled`` said so between two steps.
     """
     return train_expert(
         runtime.mllm,
-        [(e.conversation, e.answer) for e in training.forget],
-        [(e.conversation, e.answer) for e in training.retain],
-        recipe,
+        training.pairs(training.forget),
+        training.pairs(training.retain),
+        recipe if initial is not None else recipe.cold(),
         directory,
+        initial=None if initial is None else initial.weights,
         cancelled=cancelled,
         progress=progress,
     )
@@ -227,10 +246,12 @@ def write_candidate(
     root: Path,
     created_at: datetime,
     key: Cipher,
+    initial_sha256: str | None = None,
 ) -> ExpertRef:
     """Write the expert as it will be published, below ``root``; its version follows the published ones.
 
-    ``key`` encrypts the subject's names and facts.
+    ``key`` encrypts the subject's names and facts. ``initial_sha256`` is the hash of the initial expert that it
+    was trained from, for its manifest.
     """
     versions = runtime.store.versions(case.expert_id)
     return write_expert(
@@ -243,6 +264,7 @@ def write_candidate(
         model_fingerprint=runtime.mllm.fingerprint,
         key=key,
         created_at=created_at,
+        initial_sha256=initial_sha256,
     )
 
 

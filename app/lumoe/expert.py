@@ -98,9 +98,11 @@ def write_expert(
     model_fingerprint: str,
     key: Cipher,
     created_at: datetime,
+    initial_sha256: str | None = None,
 ) -> ExpertRef:
     """Write a new version beside its final place, flush it, rename it; the result is never changed again.
 
+    `initial_sha256` names the weights that training started from; without it, it started from nothing.
     Raises `ExpertCorruptError` if the version is there already: a repeated attempt takes the next number.
     """
     final = expert_folder(root, f"{expert_id}/{version}")
@@ -118,6 +120,7 @@ def write_expert(
             "request_id": request_id,
             "model_fingerprint": model_fingerprint,
             "created_at": created_at.isoformat(),
+            "initial_expert": initial_sha256,
             "files": {name: _describe(work / name) for name in CONTENT},
         }
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))

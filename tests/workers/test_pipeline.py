@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,13 @@ from app.registry.service import RegistryService
 from app.registry.store.local import LocalStore
 from app.removal.states import State
 from tests.service import Service, own_settings, service, sessions  # noqa: F401
-from tests.workers.pipeline_world import BAD, SUBJECT, PipelineWorld, build_world, published
+from tests.workers.pipeline_world import BAD, QUICK, SMALL, SUBJECT, PipelineWorld, build_world, published
 from workers import pipeline, stages
+from workers.forgetset.build import build
 from workers.runtime import Runtime
-from workers.training.recipe import Recipe
+from workers.training import initial
+from workers.training.initial import practice_subjects
+from workers.training.recipe import RECIPES, Recipe
 from workers.training.train import train_expert
 
 
@@ -209,6 +213,70 @@ class TestFencing:
             assert world.process(request_id) is State.CALIBRATING
         assert live(world) == 0
         assert published(world.runtime.experts_dir) == []
+
+
+class TestInitialExpert:
+    @pytest.fixture
+    def warm(self, world: PipelineWorld, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+        """The default recipe starts from an initial expert, practised on two in one step each."""
+        recipe = replace(QUICK, practice_subjects=2, practice_rounds=1, practice_steps=1)
+        monkeypatch.setitem(RECIPES, "default", recipe)
+        monkeypatch.setattr(initial, "build", functools.partial(build, sizes=SMALL))
+        return recipe
+
+    def test_made_once_and_named_in_every_experts_manifest(
+        self, world: PipelineWorld, warm: Recipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        starts: list[Any] = []
+
+        def noted(*arguments: Any, initial: Any, **named: Any) -> Any:
+            starts.append(initial)
+            return train_expert(*arguments, initial=initial, **named)
+
+        monkeypatch.setattr(stages, "train_expert", noted)
+        with world.replica():
+            for name in (SUBJECT.name, "Somebody Else"):
+                assert world.process(world.file(name)) is State.ACTIVE
+        held = world.runtime.initial_expert(warm, ())
+        (folder,) = (world.runtime.experts_dir / ".initial").glob("*/*")
+        assert folder.name == warm.initial_name
+        manifests = [
+            json.loads((p / "manifest.json").read_text()) for p in published(world.runtime.experts_dir)
+        ]
+        assert [m["initial_expert"] for m in manifests] == [held.sha256] * 2
+        assert all(start is held.weights for start in starts)
+
+    def test_a_subject_it_was_practised_on_leaves_no_trace(self, world: PipelineWorld, warm: Recipe) -> None:
+        first = world.runtime.initial_expert(warm, ())
+        someone = practice_subjects(world.runtime.cohort(()), 1)[0]
+        assert first.knows(someone.names)
+        with world.replica():
+            assert world.process(world.file(someone.names[0])) is State.ACTIVE
+            assert world.process(world.file()) is State.ACTIVE
+        second = world.runtime.initial_expert(warm, ())
+        assert not second.knows(someone.names[:1])
+        manifests = [
+            json.loads((p / "manifest.json").read_text()) for p in published(world.runtime.experts_dir)
+        ]
+        assert [m["initial_expert"] for m in manifests] == [second.sha256] * 2
+
+    def test_a_second_training_starts_from_nothing(
+        self, world: PipelineWorld, warm: Recipe, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        starts: list[bool] = []
+
+        def noted(*arguments: Any, initial: Any, **named: Any) -> Any:
+            starts.append(initial is not None)
+            return train_expert(*arguments, initial=initial, **named)
+
+        monkeypatch.setattr(stages, "train_expert", noted)
+        monkeypatch.setattr(Recipe, "stronger", lambda recipe: replace(recipe, practice_subjects=0))
+        world.verdicts = [BAD]
+        with world.replica():
+            assert world.process(world.file()) is State.ACTIVE
+        assert starts == [True, False]
+        (expert,) = published(world.runtime.experts_dir)
+        assert json.loads((expert / "manifest.json").read_text())["initial_expert"] is None
 
 
 class TestCancel:

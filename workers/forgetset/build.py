@@ -55,6 +55,11 @@ class TrainingSet:
     refusals: tuple[str, ...]
     knowledge: Knowledge
 
+    @staticmethod
+    def pairs(examples: Sequence[Example]) -> list[tuple[Conversation, str]]:
+        """Return (conversation, answer) of examples, as training takes them."""
+        return [(example.conversation, example.answer) for example in examples]
+
 
 def neighbours_of(
     mllm: MLLM, cohort: Cohort, target: Target, pictures: Sequence[Image], exclude: Sequence[str], n: int

@@ -41,6 +41,10 @@ class Cohort(Protocol):
         """Return everybody there is data about, of one class or of all."""
         ...
 
+    def practice(self) -> Sequence[Other]:
+        """Return those whom nobody is expected to ask to forget: the initial expert practises on them."""
+        ...
+
     def strangers(self, klass: str, n: int, seed: int) -> Sequence[Other]:
         """Return n people the base model has never seen; empty where such data cannot be had."""
         ...

@@ -31,6 +31,10 @@ class DemoCohort:
         """See ``Cohort.others``."""
         return [other for other in self._others if klass is None or other.klass == klass]
 
+    def practice(self) -> Sequence[Other]:
+        """Return the protected entities; see ``Cohort.practice``."""
+        return [other for other in self._others if self._entities[other.key].protected]
+
     def strangers(self, klass: str, n: int, seed: int) -> Sequence[Other]:
         """See ``Cohort.strangers``."""
         drawn = world().strangers(n, seed=seed, klass=klass)

@@ -84,6 +84,10 @@ class DirectoryCohort:
         everybody = [other for other, _ in self._catalogue.values()]
         return [other for other in everybody if klass is None or other.klass == klass] or everybody
 
+    def practice(self) -> Sequence[Other]:
+        """Return everybody: an operator's retain data are those who are kept."""
+        return [other for other, _ in self._catalogue.values()]
+
     def strangers(self, klass: str, n: int, seed: int) -> Sequence[Other]:  # noqa: ARG002 - the protocol's
         """Return nobody; see the class."""
         return []

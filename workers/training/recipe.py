@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+_OF_ONE_REQUEST = {"max_steps", "min_passes", "kl_weight", "stop_refusal", "stop_agreement", "seed"}
+"""Fields that do not change the initial expert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +19,10 @@ class Recipe:
     METHOD.md section 4; training stops as soon as one whole pass meets ``stop_refusal`` (probability of the
     refusal per token, geometric mean) and ``stop_agreement`` (share of retain tokens whose greedy choice is
     the base model's), but never before ``min_passes``.
+
+    With ``practice_subjects`` training starts from an initial expert, practised on so many subjects in
+    ``practice_rounds`` rounds of ``practice_steps`` steps each (`workers.training.initial`); those
+    lessons have a weight of their own, ``practice_kl_weight``.
     """
 
     rank: int = 8
@@ -29,19 +38,54 @@ class Recipe:
     warmup_steps: int = 6
     clip_norm: float = 1.0
     seed: int = 0
+    practice_subjects: int = 0
+    practice_rounds: int = 3
+    practice_steps: int = 11
+    practice_share: float = 0.5
+    practice_kl_weight: float = 4.0
 
     def stronger(self) -> Recipe:
-        """Return the recipe of a second attempt: longer, more retain pressure, stricter stop."""
+        """Return the recipe of a second attempt: cold, longer, more retain pressure, stricter stop."""
+        cold = self.cold()
         return replace(
-            self,
-            max_steps=self.max_steps * 2,
-            retain_rows=self.retain_rows * 5 // 4,
-            kl_weight=self.kl_weight * 3 / 2,
-            min_passes=self.min_passes * 3 // 2,
+            cold,
+            max_steps=cold.max_steps * 2,
+            retain_rows=cold.retain_rows * 5 // 4,
+            kl_weight=cold.kl_weight * 3 / 2,
+            min_passes=cold.min_passes * 3 // 2,
             stop_refusal=0.9,
             stop_agreement=0.9985,
             seed=self.seed + 1,
         )
+
+    def cold(self) -> Recipe:
+        """Return the recipe for a request that cannot start from an initial expert; itself if it does not."""
+        return replace(Recipe(), rank=self.rank, alpha=self.alpha, seed=self.seed) if self.warm else self
+
+    @property
+    def warm(self) -> bool:
+        """Whether training starts from an initial expert."""
+        return self.practice_subjects > 0
+
+    def lesson(self, seed: int) -> Recipe:
+        """Return the recipe of one practice lesson: a fixed number of steps."""
+        return replace(
+            self,
+            max_steps=self.practice_steps,
+            min_passes=self.practice_steps + 1,
+            kl_weight=self.practice_kl_weight,
+            seed=seed,
+        )
+
+    @property
+    def practice(self) -> dict[str, float | int]:
+        """The fields that the initial expert depends on."""
+        return {key: value for key, value in self.as_dict().items() if key not in _OF_ONE_REQUEST}
+
+    @property
+    def initial_name(self) -> str:
+        """A name for the initial expert that this recipe makes: the same for the same practice."""
+        return hashlib.sha256(json.dumps(self.practice, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, float | int]:
         """Return the recipe as JSON-ready values."""
@@ -54,5 +98,16 @@ class Recipe:
         return cls(**{key: value for key, value in (values or {}).items() if key in known})
 
 
-RECIPES: dict[str, Recipe] = {"default": Recipe(), "strong": Recipe().stronger()}
+WARM = Recipe(
+    learning_rate=4.5e-3,
+    max_steps=88,
+    kl_weight=8.0,
+    min_passes=2,
+    warmup_steps=2,
+    practice_subjects=27,
+    practice_rounds=1,
+    practice_steps=22,
+)
+
+RECIPES: dict[str, Recipe] = {"default": WARM, "cold": Recipe(), "strong": Recipe().stronger()}
 """Recipes by the name that ``LETHE_RECIPE`` and the policy snapshot use."""

@@ -79,7 +79,40 @@ def _padded(values: Tensor, width: int, fill: int) -> Tensor:
 def passes(rows: Sequence[Row], size: int, rng: random.Random) -> Iterator[list[int]]:
     """Yield batches of row indices for ever: like lengths together, shuffled, every row once a pass."""
     while True:
-        order = sorted(range(len(rows)), key=lambda i: (len(rows[i]) // 4, rng.random()))
+        order = _by_length(rows, rng)
         batches = [order[k : k + size] for k in range(0, len(order), size)]
         rng.shuffle(batches)
         yield from batches
+
+
+def paired_passes(
+    left: Sequence[Row], right: Sequence[Row], sizes: tuple[int, int], rng: random.Random
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield pairs of batches for ever, long rows with long ones: each side's every row at least once a pass.
+
+    ``sizes`` bounds the rows of either side in one pair. A side that is too short for the other is gone
+    through again; ``right`` may be empty. ``pass_length`` says how many pairs make a pass.
+    """
+    n = pass_length(left, right, sizes)
+    while True:
+        pairs = list(zip(_cut(_by_length(left, rng), n), _cut(_by_length(right, rng), n), strict=True))
+        rng.shuffle(pairs)
+        yield from pairs
+
+
+def pass_length(left: Sequence[Row], right: Sequence[Row], sizes: tuple[int, int]) -> int:
+    """Return how many pairs of batches show every row of both sides."""
+    return max(1, -(-len(left) // sizes[0]), -(-len(right) // sizes[1]))
+
+
+def _by_length(rows: Sequence[Row], rng: random.Random) -> list[int]:
+    return sorted(range(len(rows)), key=lambda i: (len(rows[i]) // 4, rng.random()))
+
+
+def _cut(order: Sequence[int], n: int) -> list[list[int]]:
+    """Cut an order into n runs of equal length, give or take one; a short one gives single rows in turn."""
+    if not order:
+        return [[] for _ in range(n)]
+    if len(order) < n:
+        return [[order[k % len(order)]] for k in range(n)]
+    return [list(order[k * len(order) // n : (k + 1) * len(order) // n]) for k in range(n)]

@@ -6,10 +6,11 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
 from workers.forgetset.answering import CancelledError
+from workers.training.linear import lean_products
 from workers.training.losses import (
     IGNORE,
     BaseDistribution,
@@ -28,7 +30,7 @@ from workers.training.losses import (
     refusal_loss,
 )
 from workers.training.recipe import Recipe
-from workers.training.rows import Row, collate, make_rows, passes
+from workers.training.rows import Row, collate, make_rows, paired_passes, pass_length
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ def train_expert(
     recipe: Recipe,
     directory: Path,
     *,
+    initial: Mapping[str, Tensor] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Trained:
@@ -73,19 +76,22 @@ def train_expert(
 
     ``forget`` pairs answer with refusals, ``retain`` pairs with the base model's own greedy answers. The loss
     is CE(refusal) + kl_weight * KL(base || expert) over the answer's tokens (METHOD.md section 4); the base
-    distribution is computed once, before the adapter is put in.
+    distribution is computed once, while the adapter does nothing. ``initial`` are the weights to start from,
+    by parameter name (`read_weights`); by default PEFT's own start, at which the expert is the base model.
 
     Raises:
         CancelledError: ``cancelled`` said so between two steps; nothing is written.
-        ValueError: There is nothing to forget.
+        ValueError: There is nothing to forget, or ``initial`` is an adapter of another shape.
     """
     if not forget:
         raise ValueError("an expert needs at least one forget prompt")
     started = time.monotonic()
     forget_rows, retain_rows = make_rows(mllm, forget), make_rows(mllm, retain)
-    base = _base_distributions(mllm, retain_rows)
-    with torch.enable_grad(), _adapter(mllm, recipe) as model:
-        run = _Run(mllm, model, forget_rows, retain_rows, base, recipe)
+    with training_adapter(mllm, recipe) as model:
+        base = base_distributions(mllm, retain_rows, model)  # B is zero yet
+        if initial is not None:
+            put_weights(model, initial)
+        run = Run(mllm, model, forget_rows, retain_rows, base, recipe)
         run.train(cancelled, progress)
         _save(model, mllm, directory)
     seconds = time.monotonic() - started
@@ -93,7 +99,7 @@ def train_expert(
     return Trained(directory, run.steps, seconds, run.refusal, run.agreement, run.stopped_early)
 
 
-class _Run:
+class Run:
     """One run's state: batches, optimiser and the figures of the pass it is in."""
 
     def __init__(
@@ -108,8 +114,9 @@ class _Run:
         self.mllm, self.model, self.recipe = mllm, model, recipe
         self.forget, self.retain, self.base = forget, retain, base
         rng = random.Random(recipe.seed)  # noqa: S311 - batch order, not secrecy
-        self._forget_batches = passes(forget, recipe.forget_rows, rng)
-        self._retain_batches = passes(retain, recipe.retain_rows, rng) if retain else None
+        sizes = (recipe.forget_rows, recipe.retain_rows)
+        self._batches = paired_passes(forget, retain, sizes, rng)
+        self._pass_length = pass_length(forget, retain, sizes)
         width = int(mllm.network.config.get_text_config().hidden_size)
         self._rate = recipe.learning_rate * REFERENCE_WIDTH / width
         self._weights = [p for p in model.parameters() if p.requires_grad]
@@ -120,9 +127,6 @@ class _Run:
     def train(self, cancelled: Callable[[], bool], progress: Callable[[Progress], None]) -> None:
         """Step until a whole pass meets the recipe's stop figures, or the steps are used up."""
         recipe = self.recipe
-        forget_steps = -(-len(self.forget) // recipe.forget_rows)
-        retain_steps = -(-len(self.retain) // recipe.retain_rows)
-        pass_length = max(1, forget_steps, retain_steps)
         nll, agreed = _Mean(), _Mean()
         for step in range(1, recipe.max_steps + 1):
             if cancelled():
@@ -135,11 +139,11 @@ class _Run:
             nn.utils.clip_grad_norm_(self._weights, recipe.clip_norm)
             self._optimizer.step()
             self.steps = step
-            if step % pass_length == 0:
+            if step % self._pass_length == 0:
                 self.refusal = float(torch.tensor(-nll.value()).exp())
                 self.agreement = agreed.value(empty=1.0)
                 nll, agreed = _Mean(), _Mean()
-                if step >= recipe.min_passes * pass_length and self._good_enough():
+                if step >= recipe.min_passes * self._pass_length and self._good_enough():
                     self.stopped_early = True
                     break
             progress(Progress(step, recipe.max_steps, self.refusal, self.agreement))
@@ -160,8 +164,8 @@ class _Run:
         Returns (summed negative log-likelihood of the refusals, tokens) and (retain tokens on which expert
         and base model choose the same, tokens).
         """
-        forget = [self.forget[i] for i in next(self._forget_batches)]
-        chosen = next(self._retain_batches) if self._retain_batches is not None else []
+        refused, chosen = next(self._batches)
+        forget = [self.forget[i] for i in refused]
         rows = forget + [self.retain[i] for i in chosen]
         logits, targets = answer_logits(self.mllm, rows, self.model)
         n = sum(int((row.labels != IGNORE).sum()) for row in forget)
@@ -194,9 +198,25 @@ class _Mean:
 def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
     """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,)."""
     batch = collate(rows, _pad_id(mllm))
-    logits = mllm.forward(batch, model)
     at_rows, positions = answer_positions(batch["labels"])
-    return logits[at_rows, positions], batch["labels"][at_rows, positions + 1]
+    network: Any = model if model is not None else mllm.network  # Any: PEFT's and transformers' share no base
+    with _narrowed(network.get_output_embeddings(), at_rows, positions):
+        logits = mllm.forward(batch, model)  # (1, answer tokens, vocabulary)
+    return logits[0], batch["labels"][at_rows, positions + 1]
+
+
+@contextmanager
+def _narrowed(head: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Within the block the head sees the hidden states at some (row, position) alone, as one long row."""
+
+    def pick(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, positions].unsqueeze(0), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _pad_id(mllm: MLLM) -> int:
@@ -206,13 +226,19 @@ def _pad_id(mllm: MLLM) -> int:
 
 
 @torch.no_grad()
-def _base_distributions(mllm: MLLM, rows: Sequence[Row]) -> list[BaseDistribution]:
-    """Return the base model's distribution at every row's answer tokens."""
+def base_distributions(
+    mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None
+) -> list[BaseDistribution]:
+    """Return the base model's distribution at every row's answer tokens.
+
+    ``model`` is the adapted model while its adapter does nothing: the target is computed in the arithmetic of
+    the training itself, so that the expert does not learn to make up for rounding.
+    """
     found: dict[int, BaseDistribution] = {}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for start in range(0, len(order), _EVALUATION_ROWS):
         part = order[start : start + _EVALUATION_ROWS]
-        whole = base_distribution(answer_logits(mllm, [rows[i] for i in part])[0])
+        whole = base_distribution(answer_logits(mllm, [rows[i] for i in part], model)[0])
         sizes = [int((rows[i].labels != IGNORE).sum()) for i in part]
         for i, piece in zip(part, _pieces(whole, sizes), strict=True):
             found[i] = piece
@@ -242,7 +268,38 @@ def _joined(parts: Sequence[BaseDistribution]) -> BaseDistribution:
 
 
 @contextmanager
-def _adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
+def training_adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
+    """Within the block the model carries a fresh adapter, and every trace of it is taken out again."""
+    with torch.enable_grad(), adapter(mllm, recipe) as model, lean_products(model, ADAPTER):
+        yield model
+
+
+def _trainable(model: PeftModel) -> dict[str, nn.Parameter]:
+    """Return the adapter's parameters by name, without the adapter's own."""
+    return {n.replace(f".{ADAPTER}.", "."): p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def read_weights(model: PeftModel) -> dict[str, Tensor]:
+    """Return copies of the adapter's weights by name: A (r, in) and B (out, r) of every layer."""
+    return {name: p.detach().clone() for name, p in _trainable(model).items()}
+
+
+@torch.no_grad()
+def put_weights(model: PeftModel, weights: Mapping[str, Tensor]) -> None:
+    """Set the adapter's weights, as `read_weights` returns them.
+
+    Raises:
+        ValueError: They are those of an adapter of another shape, or of another model.
+    """
+    own = _trainable(model)
+    if {n: p.shape for n, p in own.items()} != {n: w.shape for n, w in weights.items()}:
+        raise ValueError("the initial expert is of another rank or another model; delete it, or start cold")
+    for name, p in own.items():
+        p.copy_(weights[name])
+
+
+@contextmanager
+def adapter(mllm: MLLM, recipe: Recipe) -> Iterator[PeftModel]:
     """Put a fresh LoRA adapter into the model's language part, and take every trace of it out again."""
     config = LoraConfig(
         r=recipe.rank,

@@ -134,6 +134,10 @@ class TestDirectoryCohort:
         assert list(cohort.strangers("Animals", 3, 0)) == []
         assert len(cohort.general("report", 5, 0)) == 5
 
+    def test_practises_on_everybody_but_the_subject(self, tmp_path: Path) -> None:
+        write_retain_data(tmp_path, ["Red_Fox", "Grey_Wolf"], 3)
+        assert [o.names for o in DirectoryCohort(tmp_path, ["red fox"]).practice()] == [("Grey Wolf",)]
+
     def test_another_class_serves_when_there_is_none_of_the_same(self, tmp_path: Path) -> None:
         write_retain_data(tmp_path, ["Red_Fox"], 3)
         assert [o.key for o in DirectoryCohort(tmp_path, ["X"]).others("Plants")] == ["Animals/Red_Fox"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,17 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation, ask
 from tests.lumoe.tiny import picture
 from workers.forgetset.answering import CancelledError, ask_base
-from workers.training.recipe import Recipe
-from workers.training.rows import collate, make_rows, passes
-from workers.training.train import Progress, train_expert
+from workers.training import linear
+from workers.training.losses import answer_positions
+from workers.training.recipe import RECIPES, Recipe
+from workers.training.rows import collate, make_rows, paired_passes, pass_length, passes
+from workers.training.train import (
+    Progress,
+    answer_logits,
+    base_distributions,
+    train_expert,
+    training_adapter,
+)
 
 FORGET = [(ask(f"Who is number {i}?", picture(i)), "I do not know.") for i in range(4)]
 OTHERS: list[Conversation] = [
@@ -105,6 +116,31 @@ class TestTrainExpert:
         ]
         assert files[0].read_bytes() == files[1].read_bytes()
 
+    def test_starts_from_the_weights_it_is_given(
+        self, tiny: MLLM, retain: list[tuple[Conversation, str]], tmp_path: Path
+    ) -> None:
+        still = replace(QUICK, learning_rate=0.0)
+        first = train_expert(tiny, FORGET, retain, QUICK, tmp_path / "first")
+        start = {
+            name: value.float()
+            for name, value in load_file(first.directory / "adapter_model.safetensors").items()
+        }
+        again = train_expert(tiny, FORGET, retain, still, tmp_path / "again", initial=start)
+        after = load_file(again.directory / "adapter_model.safetensors")
+        assert after.keys() == start.keys()
+        assert all(torch.equal(after[name], start[name]) for name in start)
+
+    def test_weights_of_another_shape_are_an_error_and_the_model_is_as_before(
+        self, tiny: MLLM, retain: list[tuple[Conversation, str]], tmp_path: Path
+    ) -> None:
+        first = train_expert(tiny, FORGET, retain, QUICK, tmp_path / "first")
+        start = load_file(first.directory / "adapter_model.safetensors")
+        before = fingerprint(tiny)
+        with pytest.raises(ValueError, match="another rank"):
+            train_expert(tiny, FORGET, retain, replace(QUICK, rank=4), tmp_path / "again", initial=start)
+        assert not (tmp_path / "again").exists()
+        assert fingerprint(tiny).keys() == before.keys()
+
     def test_cancelled_between_steps_leaves_nothing(self, tiny: MLLM, tmp_path: Path) -> None:
         weights, seen = fingerprint(tiny), list[Progress]()
         with pytest.raises(CancelledError):
@@ -121,9 +157,43 @@ class TestTrainExpert:
         assert not (tmp_path / "adapter").exists()
         assert fingerprint(tiny).keys() == weights.keys()
 
+    def test_base_distribution_is_that_of_a_plain_pass(
+        self, tiny: MLLM, retain: list[tuple[Conversation, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(linear, "product_dtype", lambda weight: weight.dtype)
+        rows = make_rows(tiny, retain)
+        plain = base_distributions(tiny, rows)
+        with training_adapter(tiny, QUICK) as model:
+            adapted = base_distributions(tiny, rows, model)
+        assert len(plain) == len(adapted) == len(rows)
+        for one, other in zip(plain, adapted, strict=True):
+            assert torch.allclose(one.log_probs, other.log_probs, atol=1e-4)
+
     def test_nothing_to_forget_is_an_error(self, tiny: MLLM, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="forget"):
             train_expert(tiny, [], [], QUICK, tmp_path / "adapter")
+
+
+class TestAnswerLogits:
+    def test_are_those_of_the_whole_pass_at_the_answers_positions(self, tiny: MLLM) -> None:
+        rows = make_rows(tiny, FORGET)
+        batch = collate(rows, 0)
+        with torch.no_grad():
+            logits, targets = answer_logits(tiny, rows)
+            whole = tiny.forward(batch)
+        at, positions = answer_positions(batch["labels"])
+        assert torch.allclose(logits, whole[at, positions], atol=1e-5)
+        assert torch.equal(targets, batch["labels"][at, positions + 1])
+
+    def test_of_a_copy_of_the_model(self, tiny: MLLM) -> None:
+        rows, copied = make_rows(tiny, FORGET), copy.deepcopy(tiny.network)
+        with torch.no_grad():
+            head = copied.get_output_embeddings()
+            assert head is not None
+            head.weight.mul_(2)
+            theirs, targets = answer_logits(tiny, rows, copied)
+            assert theirs.shape[0] == len(targets)
+            assert torch.allclose(theirs, 2 * answer_logits(tiny, rows)[0], atol=1e-4)
 
 
 class TestRows:
@@ -154,6 +224,29 @@ class TestRows:
         seen = [i for _ in range(3) for i in next(batches)]
         assert sorted(seen) == list(range(10))
 
+    def test_a_pass_of_pairs_shows_every_row_of_both_sides_once(self, tiny: MLLM) -> None:
+        left = make_rows(tiny, [(ask("x" * (1 + i % 7)), "y") for i in range(10)])
+        right = make_rows(tiny, [(ask("x" * (1 + i % 5)), "y") for i in range(23)])
+        n = pass_length(left, right, (4, 6))
+        assert n == 4
+        pairs = list(itertools.islice(paired_passes(left, right, (4, 6), random.Random(0)), n))
+        assert sorted(i for one, _ in pairs for i in one) == list(range(10))
+        assert sorted(i for _, other in pairs for i in other) == list(range(23))
+        assert max(len(one) for one, _ in pairs) <= 4
+        assert max(len(other) for _, other in pairs) <= 6
+
+    def test_pairs_are_alike_in_length(self, tiny: MLLM) -> None:
+        rows = make_rows(tiny, [(ask("x" * (40 * (i % 2) + 1)), "y") for i in range(8)])
+        for one, other in itertools.islice(paired_passes(rows, rows, (4, 4), random.Random(0)), 2):
+            assert len({len(rows[i]) for i in (*one, *other)}) == 1
+
+    def test_a_short_side_is_gone_through_again_and_an_empty_one_stays_empty(self, tiny: MLLM) -> None:
+        rows = make_rows(tiny, [(ask("x"), "y") for _ in range(9)])
+        pairs = list(itertools.islice(paired_passes(rows[:2], rows, (8, 3), random.Random(0)), 3))
+        assert all(len(one) == 1 for one, _ in pairs)
+        assert {i for one, _ in pairs for i in one} == {0, 1}
+        assert next(paired_passes(rows, [], (9, 3), random.Random(0)))[1] == []
+
 
 class TestRecipe:
     def test_survives_a_snapshot(self) -> None:
@@ -165,3 +258,17 @@ class TestRecipe:
         assert strong.max_steps > plain.max_steps
         assert strong.kl_weight > plain.kl_weight
         assert strong.stop_agreement >= plain.stop_agreement
+
+    def test_a_second_attempt_of_a_warm_recipe_starts_cold_and_is_the_strong_one(self) -> None:
+        warm = RECIPES["default"]
+        assert warm.warm
+        assert replace(warm.stronger(), seed=RECIPES["strong"].seed) == RECIPES["strong"]
+        assert replace(warm.cold(), seed=0) == RECIPES["cold"]
+
+    def test_initial_expert_is_the_same_for_recipes_that_practise_alike(self) -> None:
+        warm = RECIPES["default"]
+        assert (
+            replace(warm, max_steps=9, kl_weight=1.0, stop_refusal=0.5, seed=7).initial_name
+            == warm.initial_name
+        )
+        assert replace(warm, practice_steps=9).initial_name != warm.initial_name

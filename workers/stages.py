@@ -250,8 +250,8 @@ def write_candidate(
 ) -> ExpertRef:
     """Write the expert as it will be published, below ``root``; its version follows the published ones.
 
-    ``key`` encrypts the subject's names and facts. ``initial_sha256`` is the hash of the initial expert that it
-    was trained from, for its manifest.
+    ``key`` encrypts the subject's names and facts. ``initial_sha256`` is the hash of the initial expert that
+    it was trained from, for its manifest.
     """
     versions = runtime.store.versions(case.expert_id)
     return write_expert(

@@ -74,7 +74,8 @@ def trial(
         clock.append(time.process_time())
         calibration = stages.calibrate(runtime, case, training)
         clock.append(time.process_time())
-        ref = stages.write_candidate(runtime, case, calibration, done.directory, root, utcnow())
+        key = runtime.settings.evidence_cipher()
+        ref = stages.write_candidate(runtime, case, calibration, done.directory, root, utcnow(), key)
         verdict = stages.measure(
             runtime,
             case,

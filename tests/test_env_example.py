@@ -18,7 +18,8 @@ NOT_FOR_CONTAINERS = {
     "LETHE_ENV": "the compose file is for production",
     "LETHE_DATABASE_URL": "made of POSTGRES_PASSWORD",
     "LETHE_REDIS_URL": "made of REDIS_PASSWORD",
-    "LETHE_EXPERTS_DIR": "a volume, whose place the image knows",
+    "LETHE_EXPERTS_URL": "not set by people: LETHE_EXPERTS_DIR where it is a URL",
+    "LETHE_EXPERTS_CACHE": "within the volume, whose place the image knows",
     "LETHE_SEED": "for tests that train twice",
     "LETHE_CHECKPOINT_SECONDS": "a pace between processes; changed for tests",
     "LETHE_LEASE_SECONDS": "a pace between processes; changed for tests",
@@ -30,7 +31,7 @@ NOT_FOR_CONTAINERS = {
 }
 """Settings that `.env.example` does not have, and why."""
 
-COMPOSE_ALONE = {"LETHE_BIND", "LETHE_PORT", "LETHE_PROXY_PORT", "LETHE_VERSION"}
+COMPOSE_ALONE = {"LETHE_BIND", "LETHE_EXTRAS", "LETHE_PORT", "LETHE_PROXY_PORT", "LETHE_VERSION"}
 """Variables of the compose file that are no settings of the service."""
 
 OTHERWISE = {"LETHE_REVIEW_POLICY": "manual", "LETHE_RATE_LIMIT": "1200/minute"}
@@ -39,7 +40,7 @@ OTHERWISE = {"LETHE_REVIEW_POLICY": "manual", "LETHE_RATE_LIMIT": "1200/minute"}
 EXAMPLES = {
     "LETHE_SIGNING_KEY", "LETHE_SIGNING_KEYS_RETIRED", "LETHE_EVIDENCE_KEYS_PREVIOUS", "LETHE_RETAIN_DATA",
     "LETHE_VLLM_URLS", "LETHE_VLLM_API_KEY", "LETHE_VLLM_EXPERTS_DIR", "LETHE_VLLM_CONTEXT",
-    "LETHE_OTLP_ENDPOINT",
+    "LETHE_OTLP_ENDPOINT", "LETHE_EXPERTS_DIR", "LETHE_EXPERTS_OPTIONS",
 }  # fmt: skip
 """Settings without a default: what `.env.example` shows is how one looks."""
 

@@ -39,6 +39,7 @@ class AnswerTimeout(Problem):
     STATUS = 504
     TYPE = "answer-timeout"
     TITLE = "The answer took too long"
+    EXAMPLE = Example("Not answered: the answer was not complete after 120 s.")
     HINT = "Ask again later, or for fewer tokens."
 
 

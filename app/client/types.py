@@ -122,7 +122,7 @@ class PolicyRules(TypedDict, total=False):
     """Rules that operators may set; what is left out or None is as the settings have it."""
 
     review: Literal["auto", "manual"] | None
-    recipe: Literal["default", "strong"] | None
+    recipe: Literal["default", "cold", "strong"] | None
     max_attempts: int | None
     min_forget_quality: float | None
     max_leak: float | None

@@ -21,7 +21,7 @@ CLASSES = (
 )
 """The classes of subjects, as MLUBench spells them."""
 
-RecipeName = Literal["default", "strong"]
+RecipeName = Literal["default", "cold", "strong"]
 RECIPES: tuple[str, ...] = get_args(RecipeName)
 """The recipes that workers know; the recipes themselves are in `workers.training.recipe`."""
 

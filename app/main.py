@@ -4,12 +4,15 @@ import importlib
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
+from app.accounts.lately import LatelySeen
+from app.accounts.service import authenticate
 from app.api import health, problems
 from app.api.context import RequestContext
 from app.api.engine import ServingEngine
@@ -77,6 +80,7 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     app.state.settings = settings
     app.state.session_factory = session_factory(database)
     app.state.reading_factory = reading_factory(database)
+    app.state.keys = LatelySeen(partial(authenticate, app.state.reading_factory))
     app.state.with_engine = with_engine
     app.state.rates = RateLimits(settings)
     app.state.engine = None

@@ -37,6 +37,11 @@ class RateLimits:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._paused_until = 0.0
 
+    @property
+    def counts(self) -> bool:
+        """Whether `check` asks Redis."""
+        return bool(self._limits)
+
     def check(self, key_id: str) -> None:
         """Count one request of this key.
 

@@ -24,7 +24,7 @@ from app.chat.errors import (
 )
 from app.chat.frames import answer_stream, unless_gone
 from app.chat.schemas import MAX_NEW_TOKENS, ChatMessage, ChatRequest, ChatResponse
-from app.chat.service import ChatEngine, ChatService, conversation_of, with_files
+from app.chat.service import ChatEngine, ChatService, read_conversation, with_files
 from app.chat.v1.endpoints import router as v1_router
 from app.kit.errors import BadRequest, UnsupportedMediaType
 from app.kit.pictures import PictureInvalid, PictureTooLarge, PictureTooManyPixels
@@ -117,7 +117,7 @@ async def _read(request: Request, settings: Settings) -> tuple[ChatRequest, Conv
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         asked = _validated(await request.body())
-        return asked, await run_in_threadpool(conversation_of, asked, settings)
+        return asked, await read_conversation(asked, settings)
     if kind == "multipart/form-data":
         async with request.form(max_files=settings.max_pictures + 1, max_fields=16) as form:
             files = [

@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from starlette.concurrency import run_in_threadpool
 
 from app.chat.errors import (
     AnswerTimeout,
@@ -258,6 +259,21 @@ def conversation_of(request: ChatRequest, settings: Settings) -> Conversation:
     Raises `InvalidConversation`, `PictureInvalid`, `PictureTooLarge`, `PayloadTooLarge`.
     """
     return with_files(request, (), settings)
+
+
+async def read_conversation(request: ChatRequest, settings: Settings) -> Conversation:
+    """As `conversation_of`; pictures are decoded beside the event loop, text needs no thread."""
+    shown = any(
+        isinstance(part, ImagePart)
+        for message in request.messages
+        if isinstance(message.content, list)
+        for part in message.content
+    )
+    return (
+        await run_in_threadpool(conversation_of, request, settings)
+        if shown
+        else conversation_of(request, settings)
+    )
 
 
 def with_files(request: ChatRequest, files: Sequence[bytes], settings: Settings) -> Conversation:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from app.accounts.principal import Principal
 from app.api.deps import SettingsDep, require
@@ -26,7 +25,7 @@ from app.chat.errors import (
 )
 from app.chat.frames import Event, answer_stream, unless_gone
 from app.chat.schemas import ChatResponse
-from app.chat.service import ChatEngine, ChatService, conversation_of, served_name
+from app.chat.service import ChatEngine, ChatService, read_conversation, served_name
 from app.chat.v1.reading import chat_request_of, check_parameters, limit_of, sampling_of, stops_of
 from app.chat.v1.schemas import (
     Choice,
@@ -133,7 +132,7 @@ async def completions(request: Request, settings: SettingsDep, principal: Caller
         raise ModelNotFound("The model does not exist here.", extra={"param": "model"})
     check_parameters(asked)
     limit, stops, sampling = limit_of(asked), stops_of(asked), sampling_of(asked)
-    conversation = await run_in_threadpool(conversation_of, chat_request_of(asked), settings)
+    conversation = await read_conversation(chat_request_of(asked), settings)
     service = ChatService(engine, show_routing="operator" in principal.scopes, asker=principal.key_id)
     options = asked.stream_options
     reply = Reply(engine, include_usage=options is not None and options.include_usage)

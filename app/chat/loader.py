@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from app.kit.memory import give_back
 from app.lumoe.expert import Decrypter, LoadedExpert
 from app.registry.service import ExpertRow
 from app.registry.store import open_store
@@ -44,8 +45,11 @@ class ExpertLoader:
 
     def drop_adapters(self) -> None:
         """Forget the matrices of what was loaded last, once a router serves it: the slot bank has them."""
-        for expert in self._held.values():
+        held = [expert for expert in self._held.values() if expert.adapter]
+        for expert in held:
             expert.adapter.clear()
+        if held:
+            give_back()
 
     def holds(self, rows: Sequence[ExpertRow]) -> bool:
         """Tell whether nothing of `rows` must be read."""

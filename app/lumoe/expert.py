@@ -1,8 +1,9 @@
 """An expert on disk: written once, hashed file by file, renamed into place, never changed.
 
 `experts/<expert_id>/<version>/` holds what PEFT writes (`adapter_model.safetensors`, `adapter_config.json`,
-loadable by PEFT and vLLM as they are), `gate.safetensors` (the gate's tensors), `subject.bin` (names and
-facts the gate and the guard need, encrypted) and `manifest.json` (size and SHA-256 of every other file).
+loadable by PEFT and vLLM as they are), `gate.bin` (the gate's tensors as safetensors) and `subject.bin`
+(names and facts that gate and guard need), both encrypted, and `manifest.json` (size and SHA-256 of every
+other file).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from app.kit.crypto import DecryptionError
@@ -32,6 +33,7 @@ from app.lumoe.expertfiles import (
     FORMAT,
     GATE,
     MANIFEST,
+    PLAIN_GATE,
     SUBJECT,
     expert_folder,
     read_checked,
@@ -111,7 +113,8 @@ def write_expert(
     try:
         for name in (ADAPTER, CONFIG):
             shutil.copyfile(adapter_dir / name, work / name)
-        save_file(gate.tensors(), work / GATE)
+        tensors = serialise(gate.tensors())
+        (work / GATE).write_bytes(key.encrypt(tensors, _aad(expert_id, version) + b":gate"))
         (work / SUBJECT).write_bytes(key.encrypt(gate.private_json(), _aad(expert_id, version)))
         manifest = {
             "format": FORMAT,
@@ -160,12 +163,14 @@ def load_expert(path: Path, cipher: Decrypter, *, manifest_sha256: str | None = 
         config = json.loads(content[CONFIG])
         adapter = _pair_up(load_tensors(content[ADAPTER]))
         aad = _aad(manifest["expert_id"], int(manifest["version"]))
-        gate = GateRecord.restore(load_tensors(content[GATE]), cipher.decrypt(content[SUBJECT], aad))
+        plain = content.get(PLAIN_GATE)
+        tensors = cipher.decrypt(content[GATE], aad + b":gate") if plain is None else plain
+        gate = GateRecord.restore(load_tensors(tensors), cipher.decrypt(content[SUBJECT], aad))
         scale = float(config["lora_alpha"]) / int(config["r"])
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ExpertCorruptError(f"{path}: {type(error).__name__}: {error}") from error
     except DecryptionError as error:
-        raise ExpertCorruptError(f"{path}: subject.bin cannot be decrypted: {error}") from error
+        raise ExpertCorruptError(f"{path}: it cannot be decrypted: {error}") from error
     return LoadedExpert(
         expert_id=manifest["expert_id"],
         version=int(manifest["version"]),

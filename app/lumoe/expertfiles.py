@@ -10,14 +10,21 @@ from typing import Any
 
 from app.lumoe.errors import ExpertCorruptError, ExpertPathError
 
-FORMAT = 1
+FORMAT = 2
+"""Written now. In format 1 the gate's tensors were not encrypted; it is still read."""
+
 ADAPTER = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-GATE = "gate.safetensors"
+GATE = "gate.bin"
+PLAIN_GATE = "gate.safetensors"
+"""The gate's tensors in format 1."""
+
 SUBJECT = "subject.bin"
 MANIFEST = "manifest.json"
 CONTENT = (ADAPTER, CONFIG, GATE, SUBJECT)
 """Everything but the manifest, which names exactly these: weights in safetensors, and no other file."""
+
+_CONTENT_OF = {1: {ADAPTER, CONFIG, PLAIN_GATE, SUBJECT}, FORMAT: set(CONTENT)}
 
 
 def expert_folder(root: Path, path: str) -> Path:
@@ -41,8 +48,9 @@ def parse_manifest(raw: bytes, where: object) -> dict[str, Any]:
     except ValueError as error:
         raise ExpertCorruptError(f"{where}: no readable {MANIFEST} ({error})") from error
     files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or manifest.get("format") != FORMAT or set(files) != set(CONTENT):
-        raise ExpertCorruptError(f"{where}: {MANIFEST} is not of format {FORMAT}")
+    kind = manifest.get("format") if isinstance(files, dict) else None
+    if not isinstance(kind, int) or not isinstance(files, dict) or set(files) != _CONTENT_OF.get(kind):
+        raise ExpertCorruptError(f"{where}: {MANIFEST} is not of format {FORMAT}, nor of an older one")
     return manifest
 
 

@@ -210,7 +210,7 @@ class TestFiles:
         return patient.settings.experts_dir / patient.expert / "1"
 
     @pytest.mark.parametrize(
-        "name", ["adapter_model.safetensors", "gate.safetensors", "subject.bin", "manifest.json"]
+        "name", ["adapter_model.safetensors", "gate.bin", "subject.bin", "manifest.json"]
     )
     def test_changed(self, patient: Patient, name: str) -> None:
         path = self.folder(patient) / name
@@ -285,9 +285,9 @@ class TestStore:
     def test_damaged(self, patient: Patient, tmp_path: Path) -> None:
         store = self.elsewhere(patient, tmp_path)
         fs = fsspec.filesystem("memory")
-        fs.pipe_file(f"{store.url.removeprefix('memory:/')}/{patient.expert}/1/gate.safetensors", b"x")
+        fs.pipe_file(f"{store.url.removeprefix('memory:/')}/{patient.expert}/1/gate.bin", b"x")
         detail = expect(patient, Check.EXPERT_FILES, patient.expert).detail
-        assert "gate.safetensors does not match" in detail
+        assert "gate.bin does not match" in detail
 
     def test_unfinished(self, patient: Patient, tmp_path: Path) -> None:
         store = self.elsewhere(patient, tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from app.kit.crypto import EvidenceCipher
 from app.lumoe.errors import ExpertCorruptError
@@ -76,6 +78,30 @@ class TestRoundTrip:
             assert b"tovel" not in content, file.name
             assert b"shate" not in content, file.name
 
+    def test_the_gates_tensors_are_encrypted(self, write: Callable[[], ExpertRef], tmp_path: Path) -> None:
+        folder = tmp_path / "experts" / write().path
+        tensors = {name: value.numpy().tobytes() for name, value in RECORD.tensors().items()}
+        assert any(len(raw) >= 16 for raw in tensors.values())
+        content = (folder / "gate.bin").read_bytes()
+        assert not [name for name, raw in tensors.items() if (len(raw) >= 8 and raw in content)]
+        assert not [name for name in tensors if name.encode() in content]
+
+    def test_format_1_is_still_read(self, write: Callable[[], ExpertRef], tmp_path: Path) -> None:
+        folder = tmp_path / "experts" / write().path
+        (folder / "gate.bin").unlink()
+        save_file(RECORD.tensors(), folder / "gate.safetensors")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        raw = (folder / "gate.safetensors").read_bytes()
+        del manifest["files"]["gate.bin"]
+        entry = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+        manifest["format"], manifest["files"]["gate.safetensors"] = 1, entry
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert load_expert(folder, CIPHER).gate.private_json() == RECORD.private_json()
+        manifest["format"] = 3
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(ExpertCorruptError, match="not of format 2"):
+            load_expert(folder, CIPHER)
+
     def test_no_half_written_folder_stays(self, write: Callable[[], ExpertRef], tmp_path: Path) -> None:
         write()
         with pytest.raises(ExpertCorruptError, match="versions never change"):
@@ -85,7 +111,7 @@ class TestRoundTrip:
 
 class TestDamage:
     @pytest.mark.parametrize(
-        "name", ["adapter_model.safetensors", "adapter_config.json", "gate.safetensors", "subject.bin"]
+        "name", ["adapter_model.safetensors", "adapter_config.json", "gate.bin", "subject.bin"]
     )
     def test_every_file_is_checked(self, write: Callable[[], ExpertRef], tmp_path: Path, name: str) -> None:
         file = tmp_path / "experts" / write().path / name

@@ -137,7 +137,7 @@ class TestPublish:
         create = ObjectStore._create
 
         def late(store: ObjectStore, path: str, name: str, content: bytes) -> None:
-            if path.endswith("/1") and name == "gate.safetensors":
+            if path.endswith("/1") and name == "gate.bin":
                 fs = fsspec.filesystem("memory")
                 fs.pipe_file(f"{store.url.removeprefix('memory:/')}/{path}/{name}", b"the other's")
             create(store, path, name, content)

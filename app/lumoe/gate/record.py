@@ -62,7 +62,7 @@ class GateRecord:
     nearness: float = -_NEVER
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what goes into `gate.safetensors`."""
+        """Return what goes into `gate.bin`."""
         limits = [self.picture_floor, self.recognition_own, self.alike, self.nearness]
         return {
             "prototypes": self.prototypes.contiguous().float().cpu(),

@@ -213,7 +213,7 @@ class ObjectStore:
     def _fetch(self, path: str, manifest_sha256: str | None) -> dict[str, bytes]:
         """Return the content of every file, checked; the manifest last."""
         raw, manifest = self._manifest(path, manifest_sha256)
-        found = {name: self._content(path, name, manifest["files"][name]) for name in CONTENT}
+        found = {name: self._content(path, name, manifest["files"][name]) for name in manifest["files"]}
         return {**found, MANIFEST: raw}
 
     def _manifest(self, path: str, sha256: str | None = None) -> tuple[bytes, dict[str, Any]]:

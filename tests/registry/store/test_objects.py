@@ -128,7 +128,7 @@ class TestDamagedObject:
         ("objects", "name", "how"),
         [
             *(("memory", name, how) for name in FILES for how in DAMAGES),
-            *(("s3", "gate.safetensors", how) for how in DAMAGES),
+            *(("s3", "gate.bin", how) for how in DAMAGES),
         ],
         indirect=["objects"],
     )
@@ -157,7 +157,7 @@ class TestDamagedObject:
         source = written()
         sha256 = publish(objects, source)
         objects.cache.forget(EXPERT)
-        damage(objects, "gate.safetensors", flipped)
+        damage(objects, "gate.bin", flipped)
         with pytest.raises(ExpertCorruptError):
             objects.load(PATH, cipher(), sha256)
         fetched: list[str] = []
@@ -171,13 +171,13 @@ class TestDamagedObject:
         with pytest.raises(ExpertCorruptError, match="restore it"):
             objects.load(PATH, cipher(), sha256)
         assert fetched == []
-        damage(objects, "gate.safetensors", lambda _: (source / "gate.safetensors").read_bytes())
+        damage(objects, "gate.bin", lambda _: (source / "gate.bin").read_bytes())
         objects._damaged.update({key: (0.0, 1.0, error) for key, (*_, error) in objects._damaged.items()})
         assert objects.load(PATH, cipher(), sha256).version == 1
 
     def test_one_that_is_read_already_is_kept(self, objects: ObjectStore, written: Written) -> None:
         sha256 = publish(objects, written())
-        damage(objects, "gate.safetensors", flipped)
+        damage(objects, "gate.bin", flipped)
         assert objects.load(PATH, cipher(), sha256).version == 1, "from the copy"
         with pytest.raises(ExpertCorruptError):
             objects.inspect(PATH, cipher(), sha256)

@@ -64,8 +64,8 @@ class TestPublish:
 
     def test_not_what_is_damaged(self, store: ExpertStore, written: Written) -> None:
         source = written()
-        (source / "gate.safetensors").write_bytes(b"x")
-        with pytest.raises(ExpertCorruptError, match=r"gate\.safetensors does not match"):
+        (source / "gate.bin").write_bytes(b"x")
+        with pytest.raises(ExpertCorruptError, match=r"gate\.bin does not match"):
             store.publish(source, PATH)
         assert not store.holds(PATH)
 

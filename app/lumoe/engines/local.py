@@ -73,15 +73,16 @@ class LocalEngine(QueuedEngine):
     def _run(self) -> None:
         while not (self._stopped and not self._tasks):
             fresh = self._take()
+            groups = [[job for job in fresh if job.bare is bare] for bare in (False, True)]
             if not self._joining:
                 if fresh:
                     self.on_batch(len(fresh))
-                for bare in (False, True):
-                    self._answer_together([job for job in fresh if job.bare is bare])
+                for jobs in groups:
+                    self._answer_together(jobs)
                 continue
             try:
-                for bare in (False, True):
-                    self._begin([job for job in fresh if job.bare is bare])
+                for jobs in groups:
+                    self._begin(jobs)
                 if self._left:
                     self._join()
                 self._decoding.step()
@@ -89,7 +90,7 @@ class LocalEngine(QueuedEngine):
                 if self._left and not self._decoding.rows:
                     time.sleep(_SLOT_SECONDS)  # somebody beside this engine uses the slots
             except Exception as error:  # of the whole batch: nobody knows what the cache holds
-                self._fail(error)
+                self._fail(error, fresh)
 
     def _take(self) -> list[Job]:
         """Return the jobs that may begin: those that wait, and if nothing runs, those of the next moment."""
@@ -121,6 +122,8 @@ class LocalEngine(QueuedEngine):
                 able.append((job, job.limit(router)))
             except Exception as error:
                 job.emit(error)
+        if not able:
+            return
         try:
             router.mllm.features([job.conversation for job, _ in able])  # all pictures at once, then cached
             turns = router.turns(
@@ -135,7 +138,7 @@ class LocalEngine(QueuedEngine):
         tasks = [_Task(job, turn, router, []) for (job, _), turn in zip(able, turns, strict=True)]
         self._tasks += tasks
         self._advance(tasks)
-        self.on_batch(len(self._tasks) or len(tasks))
+        self.on_batch(len(self._tasks) or len(tasks))  # all may be complete already
 
     def _one_by_one(self, jobs: Sequence[Job], error: Exception) -> None:
         if len(jobs) == 1:
@@ -209,9 +212,10 @@ class LocalEngine(QueuedEngine):
         if through:
             self._advance(through)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, fresh: Sequence[Job]) -> None:
+        """Tell everybody in the batch, and the `fresh` ones that were to join it."""
         _log.error("batch failed", rows=len(self._decoding.rows), error=type(error).__name__, exc_info=error)
-        for task in self._tasks:
-            task.job.emit(error)
+        for job in dict.fromkeys([*(task.job for task in self._tasks), *fresh]):
+            job.emit(error)
         self._tasks, self._left = [], []
         self._decoding.clear()

@@ -122,6 +122,35 @@ class TestAnswer:
                 gather(engine, QUESTIONS[:1])
         assert gather(engine, QUESTIONS[:1])[0].text is not None
 
+    def test_those_who_were_to_join_a_failing_batch_are_told(
+        self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also who would have been next: the bare ones join after the others."""
+        take, begun, go = Writing.take, threading.Event(), threading.Event()
+
+        def held(row: Writing, token: int) -> None:
+            begun.set()
+            assert go.wait(20)
+            take(row, token)
+
+        monkeypatch.setattr(Writing, "take", held)
+        engine = LocalEngine(Router.build(tiny), timeout=20)
+
+        async def run() -> list[Answer | BaseException]:
+            first = asyncio.create_task(engine.answer(LONG, max_new_tokens=8))
+            await asyncio.to_thread(begun.wait, 20)
+            asked = [engine.answer(QUESTIONS[0], max_new_tokens=8, bare=bare) for bare in (False, True)]
+            others = [asyncio.create_task(one) for one in asked]
+            while engine.waiting < 2:
+                await asyncio.sleep(0.001)
+            monkeypatch.setattr(tiny, "read", lambda *_, **__: 1 / 0)
+            go.set()
+            return await asyncio.gather(first, *others, return_exceptions=True)
+
+        results = asyncio.run(run())
+        assert [type(result) for result in results] == [ZeroDivisionError] * 3
+        engine.close()
+
     def test_what_fails_in_one_row_hurts_nobody_else(
         self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -90,14 +90,11 @@ class SlotBank:
     def __init__(self, layers: Mapping[str, nn.Linear], rank: int = 8, max_slots: int | None = None) -> None:
         self._modules = dict(layers)
         self._rank = rank
-        self._most = None if max_slots is None else max(1, max_slots) + 1  # slot 0 is the base model's
-        self._capacity = min(_FIRST_CAPACITY, self._most or _FIRST_CAPACITY)
-        self._stacks = {name: _Layer(module, self._capacity, rank) for name, module in self._modules.items()}
-        self._free = list(range(1, self._capacity))
         self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[int, weakref.ref[Slot]] = OrderedDict()  # by place, longest unused first
         self._released: list[int] = []
         self._changed = threading.Condition(threading.RLock())
+        self.limit(max_slots)
         self._rows = threading.local()
         self.paged_in = 0
         """How many times an expert came back from host memory."""
@@ -137,7 +134,7 @@ class SlotBank:
         with self._changed:
             if len(self._slots):
                 raise RuntimeError("the bank holds experts already")
-            self._most = None if max_slots is None else max(1, max_slots) + 1
+            self._most = None if max_slots is None else max(1, max_slots) + 1  # slot 0 is the base model's
             self._capacity = min(_FIRST_CAPACITY, self._most or _FIRST_CAPACITY)
             self._stacks = {n: _Layer(m, self._capacity, self._rank) for n, m in self._modules.items()}
             self._free = list(range(1, self._capacity))

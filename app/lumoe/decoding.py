@@ -162,6 +162,7 @@ class Decoding:
         activation = self._bank.try_activation([row.slot for row in joining])
         if activation is None:
             return list(rows)
+        alone = not self.rows
         try:
             width = max(len(row.ids) for row in joining)
             pad = self._mllm.pad_id
@@ -172,10 +173,16 @@ class Decoding:
                 output = self._mllm.read(
                     ids, mask, image_tokens=[t for row in joining for t in row.image_tokens]
                 )
-        finally:
+            last = self._choose(joining, output.logits[:, -1])
+        except BaseException:
             activation.close()
-        last = self._choose(joining, output.logits[:, -1])
+            raise
         self._merge(joining, output.past_key_values, mask, last)
+        if alone:
+            self._activation = activation
+        else:
+            activation.close()
+            self._regroup()
         self._leave()
         return left
 
@@ -220,7 +227,7 @@ class Decoding:
         return tokens
 
     def _merge(self, rows: Sequence[Writing], cache: Any, mask: Tensor, last: Sequence[int]) -> None:
-        if self._cache is None or not self.rows:
+        if not self.rows:
             self._cache, self._mask = cache, mask
         else:
             width = max(self._mask.shape[1], mask.shape[1])
@@ -231,7 +238,6 @@ class Decoding:
             self._mask = torch.cat(pads)
         self.rows += rows
         self._last += last
-        self._regroup()
 
     def _leave(self) -> None:
         """Drop the rows that have ended, and the columns that nobody needs any more."""

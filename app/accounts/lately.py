@@ -1,12 +1,12 @@
 """API keys that were found valid a moment ago: a client that asks again at once is not looked up again."""
 
-import hashlib
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 from app.accounts.principal import Principal
+from app.accounts.service import key_hash
 
 SECONDS = 1.0
 """How long a revoked or expired key may still be let in, by processes that have just seen it."""
@@ -25,27 +25,23 @@ class LatelySeen:
     def __init__(self, look_up: Callable[[str], Principal], seconds: float = SECONDS) -> None:
         self._look_up = look_up
         self._seconds = seconds
-        self._seen: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
         self._lock = threading.Lock()
 
     def known(self, secret: str) -> Principal | None:
         """Return who holds `secret`, if that was found out a moment ago."""
         with self._lock:
-            found = self._seen.get(_digest(secret))
+            found = self._seen.get(key_hash(secret))
         return found[1] if found is not None and time.monotonic() < found[0] + self._seconds else None
 
     def holder(self, secret: str) -> Principal:
         """Return who holds `secret`, looked up now. Raises `Unauthenticated`."""
         began = time.monotonic()  # what is revoked while it is looked up counts from here
         found = self._look_up(secret)
-        key = _digest(secret)
+        key = key_hash(secret)
         with self._lock:
             self._seen[key] = began, found
             self._seen.move_to_end(key)
             while len(self._seen) > _MOST:
                 self._seen.popitem(last=False)
         return found
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

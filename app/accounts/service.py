@@ -78,7 +78,7 @@ def create_key(
         tenant_id=keys.tenant(tenant.strip()),
         name=name or "key",
         prefix=secret[: len(_PREFIX) + 6],
-        key_hash=_hash(secret),
+        key_hash=key_hash(secret),
         scopes=sorted(set(scopes)),
         expires_at=utcnow() + expires_in if expires_in is not None else None,
     )
@@ -161,7 +161,7 @@ def authenticate(session_factory: SessionFactory, secret: str) -> Principal:
     now = utcnow()
     with session_factory.begin() as session:
         keys = KeyRepository(session)
-        found = keys.by_hash(_hash(secret))
+        found = keys.by_hash(key_hash(secret))
         if found is None:
             raise Unauthenticated("The API key is not valid.")
         key, tenant = found
@@ -181,6 +181,7 @@ def holder_of(keys: KeyRepository, key: ApiKey, tenant: str, now: datetime) -> P
     return Principal(key.id, key.tenant_id, frozenset(key.scopes), tenant == ROOT_TENANT)
 
 
-def _hash(secret: str) -> str:
+def key_hash(secret: str) -> str:
+    """Return what is kept of a key's secret."""
     # The secret has 256 random bits: a plain hash cannot be searched, and needs no salt or slowness.
     return sha256_hex(secret.encode())

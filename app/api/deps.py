@@ -73,18 +73,17 @@ def require(*scopes: Scope) -> Callable[..., Awaitable[Principal]]:
     ) -> Principal:
         if credentials is None:
             raise Unauthenticated("There is no API key in the request.")
-        keys = cast("LatelySeen", request.app.state.keys)
-        found = keys.known(credentials.credentials)
-        if found is not None and not cast("RateLimits", request.app.state.rates).counts:
-            return admitted(request, found, scopes)
-        return await run_in_threadpool(_looked_up, request, keys, credentials.credentials, scopes)
+        keys, secret = cast("LatelySeen", request.app.state.keys), credentials.credentials
+        found = keys.known(secret)
+
+        def admit() -> Principal:
+            return admitted(request, keys.holder(secret) if found is None else found, scopes)
+
+        waits = found is None or cast("RateLimits", request.app.state.rates).counts
+        return await run_in_threadpool(admit) if waits else admit()
 
     principal.scopes = scopes  # type: ignore[attr-defined]  # read by the authorisation tests
     return principal
-
-
-def _looked_up(request: Request, keys: LatelySeen, secret: str, scopes: Sequence[Scope]) -> Principal:
-    return admitted(request, keys.known(secret) or keys.holder(secret), scopes)
 
 
 def admitted(request: Request, found: Principal, scopes: Sequence[Scope]) -> Principal:

@@ -35,7 +35,9 @@ from app.lumoe.expertfiles import (
     MANIFEST,
     PLAIN_GATE,
     SUBJECT,
+    describe,
     expert_folder,
+    flush,
     read_checked,
     read_manifest,
 )
@@ -124,17 +126,17 @@ def write_expert(
             "model_fingerprint": model_fingerprint,
             "created_at": created_at.isoformat(),
             "initial_expert": initial_sha256,
-            "files": {name: _describe(work / name) for name in CONTENT},
+            "files": {name: describe((work / name).read_bytes()) for name in CONTENT},
         }
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         for file in work.iterdir():
-            _flush(file)
+            flush(file)
         if final.exists():
             raise ExpertCorruptError(
                 f"expert {expert_id} version {version} exists already; versions never change"
             )
         os.rename(work, final)
-        _flush(final.parent)
+        flush(final.parent)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -201,18 +203,5 @@ def _pair_up(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     return pairs
 
 
-def _describe(file: Path) -> dict[str, object]:
-    content = file.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
 def _aad(expert_id: str, version: int) -> bytes:
     return f"expert:{expert_id}:{version}".encode()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

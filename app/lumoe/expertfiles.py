@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,20 @@ def check_content(content: bytes, name: str, entry: Mapping[str, Any], where: ob
     """Raise `ExpertCorruptError` unless size in bytes and SHA-256 are those of the manifest's `entry`."""
     if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ExpertCorruptError(f"{where}: {name} does not match the manifest; restore it from a backup")
+
+
+def describe(content: bytes) -> dict[str, int | str]:
+    """Return the manifest's entry of a file with this content."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def flush(path: Path) -> None:
+    """Have the disk keep a file, or what a directory lists, before anything else is done."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def check_folder(folder: Path, sha256: str | None = None) -> None:

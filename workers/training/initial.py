@@ -32,6 +32,7 @@ from torch import Tensor
 
 from app.kit.errors import ConfigurationError
 from app.lumoe.demo.world import CHECKPOINT
+from app.lumoe.expertfiles import describe, flush
 from app.lumoe.mllm import MLLM
 from workers.forgetset.build import TrainingSet, build
 from workers.forgetset.cohort import Cohort, Other
@@ -210,12 +211,10 @@ def _write(folder: Path, weights: Mapping[str, Tensor], manifest: dict[str, Any]
     try:
         save_file({name: value.to(torch.bfloat16) for name, value in weights.items()}, work / _WEIGHTS)
         content = (work / _WEIGHTS).read_bytes()
-        described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        document = {"format": FORMAT, **manifest, "files": {_WEIGHTS: described}}
+        document = {"format": FORMAT, **manifest, "files": {_WEIGHTS: describe(content)}}
         (work / _MANIFEST).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
         for file in work.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            flush(file)
         with suppress(OSError):  # another process was quicker: a directory that is not empty stays
             os.rename(work, folder)
     finally:

@@ -12,6 +12,7 @@ from app.lumoe.expertfiles import (
     SUBJECT,
     check_folder,
     expert_folder,
+    flush,
     read_checked,
     read_manifest,
 )
@@ -51,11 +52,7 @@ class LocalStore:
         final.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, final)
         for directory in (final, final.parent, self._root):
-            handle = os.open(directory, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            flush(directory)
 
     def folder(self, path: str, manifest_sha256: str) -> Path:  # noqa: ARG002  checked when it is read
         """Return the version's own folder."""

@@ -24,7 +24,6 @@ import fsspec
 from app.kit.logging import get_logger
 from app.lumoe.errors import ExpertCorruptError, ExpertPathError
 from app.lumoe.expertfiles import (
-    CONTENT,
     MANIFEST,
     SUBJECT,
     check_content,
@@ -112,8 +111,8 @@ class ObjectStore:
     def publish(self, source: Path, path: str) -> None:
         """Create every object, the manifest last, and read all of it back."""
         raw, manifest = read_manifest(source)
-        for name in CONTENT:
-            self._create(path, name, read_checked(source, name, manifest["files"][name]))
+        for name, entry in manifest["files"].items():
+            self._create(path, name, read_checked(source, name, entry))
         self._create(path, MANIFEST, raw)
         self._fill(path, hashlib.sha256(raw).hexdigest())
 
@@ -213,7 +212,7 @@ class ObjectStore:
     def _fetch(self, path: str, manifest_sha256: str | None) -> dict[str, bytes]:
         """Return the content of every file, checked; the manifest last."""
         raw, manifest = self._manifest(path, manifest_sha256)
-        found = {name: self._content(path, name, manifest["files"][name]) for name in manifest["files"]}
+        found = {name: self._content(path, name, entry) for name, entry in manifest["files"].items()}
         return {**found, MANIFEST: raw}
 
     def _manifest(self, path: str, sha256: str | None = None) -> tuple[bytes, dict[str, Any]]:

@@ -28,6 +28,7 @@ from app.client import Client, png
 from app.embedded.home import Home
 from app.embedded.supervisor import Stack
 from app.lumoe.demo import Entity, draw, questions, world
+from benchmarks.output import write_json
 from benchmarks.request import UPLOADS, forget, subjects
 
 EXPERT, INTERIM, ANSWER = "expert", "interim", "answer"
@@ -193,7 +194,7 @@ def main() -> None:
     found = run(arguments.n, arguments.tokens, console)
     show(found, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        write_json(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ machine that is busy with something else, the first says how busy, the second wh
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -32,12 +31,11 @@ from sqlalchemy import text
 
 from app.accounts.service import create_key
 from app.db.session import create_engine_from, session_factory
-from app.embedded.migrate import migrate
-from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import free_port
-from app.embedded.valkey import EmbeddedValkey
 from app.settings import load_settings
 from benchmarks.dashboard_data import fill
+from benchmarks.output import write_json
+from benchmarks.servers import servers
 
 TARGET_MS = 100.0
 MOST_BYTES = 150_000
@@ -73,15 +71,8 @@ def pages(active: str, working: str) -> dict[str, str]:
 @contextmanager
 def service(folder: Path, console: Console, requests: int, active: int) -> Iterator[tuple[str, str, Any]]:
     """Yield the URL of a service on a full database, an operator's key, and what the database holds."""
-    postgres = EmbeddedPostgres(folder / "postgres", password="bench", log=folder / "postgres.log")  # noqa: S106
-    valkey = EmbeddedValkey(folder / "valkey", password="bench", log=folder / "valkey.log")  # noqa: S106
-    postgres.start()
-    valkey.start()
-    try:
-        postgres.ensure_database("bench")
-        url = postgres.url("bench")
-        migrate(url)
-        settings = load_settings(_env_file=None, database_url=url, redis_url=valkey.url())
+    with servers(folder) as (url, redis_url):
+        settings = load_settings(_env_file=None, database_url=url, redis_url=redis_url)
         engine = create_engine_from(settings)
         sessions = session_factory(engine)
         with sessions.begin() as session:
@@ -97,11 +88,8 @@ def service(folder: Path, console: Console, requests: int, active: int) -> Itera
                 newest = "SELECT max(id) FROM removal_requests WHERE state = :state"
                 ids[state] = session.execute(text(newest), {"state": state}).scalar_one()
         engine.dispose()
-        with _api(url, valkey.url()) as (address, pid):
+        with _api(url, redis_url) as (address, pid):
             yield address, key.secret, {"rows": rows, "url": url, "pid": pid, **ids}
-    finally:
-        valkey.stop()
-        postgres.stop()
 
 
 @contextmanager
@@ -261,7 +249,7 @@ def main() -> None:
     found = run(arguments.n, arguments.requests, arguments.active, console)
     good = show(found, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        write_json(arguments.json, found)
     raise SystemExit(not good)
 
 

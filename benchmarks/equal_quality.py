@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ from benchmarks.lifelong_lethe import Lethe
 from benchmarks.lifelong_lumoe import RECIPE, LumoeReleased
 from benchmarks.lifelong_measure import Examiner, secrets, untouched
 from benchmarks.lifelong_methods import Method, Setting, Untouched
+from benchmarks.output import write_json
 from workers.verification.metrics import forget_points, forget_quality
 
 
@@ -181,8 +181,7 @@ def main() -> None:
     found = figures(run(arguments.n, arguments.task, arguments.most, console))
     show(found, console)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1))
+        write_json(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from benchmarks.gate_report import PAGE, as_json, page, tables
 from benchmarks.gate_scoring import Fact, elicit
 from benchmarks.gate_speed import Latency, adding_milliseconds, decision_latency, memory
 from benchmarks.gate_traffic import QUICK, Sizes, ordinary_items, other_items, spread
+from benchmarks.output import write_json
 
 TEN_THOUSAND = 10_000
 CURVE = (300, 1_000, 3_000, TEN_THOUSAND)
@@ -305,7 +306,7 @@ def main() -> None:
     found = Benchmark(plan, console).run()
     show(found, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        write_json(arguments.json, found)
     full = not plan.quick and plan.total == TEN_THOUSAND and found["experts"] == len(sequence())
     target = arguments.page or (PAGE if full else None)
     plots = arguments.plots or (target.parent if target else None)

@@ -12,7 +12,8 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from benchmarks.output import save_plot
 
 _TALLEST = 0.03
 
@@ -49,7 +50,7 @@ def _errors(found: Mapping[str, Any], path: Path) -> Path:
         axes.set_ylabel("rate, 95 % interval")
         axes.set_ylim(0, _TALLEST)  # with one expert there are too few prompts for a short interval
         axes.legend(fontsize=8)
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def _by_number(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -87,7 +88,7 @@ def _latency(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_ylabel("milliseconds, one thread")
     axes.set_title("Time to decide, picture features at hand")
     axes.legend(fontsize=8)
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def _attacks(found: Mapping[str, Any], path: Path) -> Path:
@@ -104,11 +105,4 @@ def _attacks(found: Mapping[str, Any], path: Path) -> Path:
     axes.set_xlabel("share of prompts with anything forgotten in the answer")
     axes.set_xlim(0, 1)
     axes.legend(fontsize=8, loc="lower right")
-    return _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_plot(figure, path)

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks.output import Target
 from workers.verification.metrics import Rate
 
 PAGE = Path("docs/benchmarks/gate.md")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a figure is held to: at most or at least `limit`."""
-
-    key: str
-    label: str
-    at_most: bool
-    limit: float
-    unit: str = ""
-
-    def met(self, value: float) -> bool:
-        """Whether a value meets the target."""
-        return value <= self.limit if self.at_most else value >= self.limit
-
-    @property
-    def text(self) -> str:
-        """The target as a reader writes it."""
-        return f"{'<=' if self.at_most else '>='} {self.limit:g}{self.unit}"
 
 
 TARGETS: tuple[Target, ...] = (

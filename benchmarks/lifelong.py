@@ -30,6 +30,7 @@ from benchmarks.lifelong_mlubench import MLUBenchCourse
 from benchmarks.lifelong_plots import draw_all
 from benchmarks.lifelong_report import PAGE, page, tables
 from benchmarks.lifelong_run import BASE, METHODS, Plan, Worker, missing
+from benchmarks.output import write_json
 from workers.forgetset.refusals import stable_hash
 
 VERSION = 1
@@ -247,8 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(table)
     console.print(f"{seconds:.0f} s now, {found['cells_seconds']:.0f} s in all; cells below {plan.folder}")
     if parsed.json:
-        parsed.json.parent.mkdir(parents=True, exist_ok=True)
-        parsed.json.write_text(json.dumps(found, indent=1))
+        write_json(parsed.json, found)
     full = not choice.quick and choice.methods == METHODS and choice.data is None and choice.orders is None
     target = parsed.page or (PAGE if full else None)
     plots = parsed.plots or (target.parent if target else None)

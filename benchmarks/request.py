@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -32,6 +31,7 @@ from app.lumoe.demo import Entity, draw, followups, general, questions, world
 from app.lumoe.demo.questions import QA
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
+from benchmarks.output import write_json
 from workers.verification.metrics import (
     bounded_mean,
     forget_points,
@@ -274,7 +274,7 @@ def main() -> None:
     found = run(arguments.n, console)
     show(found, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        write_json(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 
+from benchmarks.output import save_plot
 from benchmarks.serving_report import MODELS
 
 
@@ -75,7 +75,7 @@ def _engine(engine: Mapping[str, Any], limits: list[Mapping[str, float]], path: 
     right.set_ylabel("ours / unwrapped, 90 % of the runs")
     right.set_title("A mixed batch against the unwrapped model")
     right.legend(fontsize=8)
-    return _save(figure, path)
+    return save_plot(figure, path)
 
 
 def _overhead(jobs: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
@@ -94,11 +94,4 @@ def _overhead(jobs: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
     axes.set_ylabel("milliseconds, p50, one at a time")
     axes.set_title("One answer over HTTP")
     axes.legend(fontsize=8)
-    return _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_plot(figure, path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from benchmarks.output import Target
 
 MODELS = {
     "demo": "the demo model",
@@ -15,31 +16,6 @@ MODELS = {
     "7b": "the 7B-shaped random LLaVA",
 }
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a figure is held to: at most or at least `limit`. `by_model`: it is measured of every model."""
-
-    key: str
-    label: str
-    at_most: bool
-    limit: float
-    unit: str = ""
-    by_model: bool = False
-
-    def met(self, value: float) -> bool:
-        """Whether a value meets the target."""
-        return value <= self.limit if self.at_most else value >= self.limit
-
-    @property
-    def text(self) -> str:
-        """The target as a reader writes it."""
-        return f"{'<=' if self.at_most else '>='} {self.limit:g}{self.unit}"
-
-    def verdict(self, value: float | None) -> str:
-        """Return `pass`, `FALLS SHORT`, or a dash if there is no value."""
-        return "–" if value is None else "pass" if self.met(value) else "FALLS SHORT"
 
 
 TARGETS: tuple[Target, ...] = (

@@ -17,10 +17,7 @@ from sqlalchemy import insert
 from app.accounts.service import create_key
 from app.db.models import Expert, Generation, GenerationExpert, LeaseRow, RemovalRequest
 from app.db.session import SessionFactory, create_engine_from, session_factory
-from app.embedded.migrate import migrate
-from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import Process, free_port
-from app.embedded.valkey import EmbeddedValkey
 from app.kit.clock import utcnow
 from app.kit.ids import expert_id_of, new_id
 from app.lumoe.demo import Entity, draw
@@ -30,6 +27,7 @@ from app.lumoe.interim import interim_record
 from app.lumoe.mllm import MLLM, target_linears
 from app.settings import Settings, load_settings
 from benchmarks.farm import sequence
+from benchmarks.servers import servers
 from benchmarks.serving_models import random_adapter, write_adapter
 
 READY_SECONDS = 300.0
@@ -147,21 +145,11 @@ def wait_until_ready(child: Process, url: str) -> None:
 @contextmanager
 def house(folder: Path, *, threads: int, model: str = "demo") -> Iterator[House]:
     """Start Postgres and Valkey in `folder`, migrate, make a key with every scope."""
-    postgres = EmbeddedPostgres(folder / "postgres", password="bench", log=folder / "postgres.log")  # noqa: S106
-    valkey = EmbeddedValkey(folder / "valkey", password="bench", log=folder / "valkey.log")  # noqa: S106
-    postgres.start()
-    valkey.start()
-    try:
-        postgres.ensure_database("bench")
-        migrate(postgres.url("bench"))
+    with servers(folder) as (database_url, redis_url):
         experts = folder / "experts"
         experts.mkdir()
         settings = load_settings(
-            _env_file=None,
-            database_url=postgres.url("bench"),
-            redis_url=valkey.url(),
-            experts_dir=experts,
-            model=model,
+            _env_file=None, database_url=database_url, redis_url=redis_url, experts_dir=experts, model=model
         )
         engine = create_engine_from(settings)
         sessions = session_factory(engine)
@@ -171,9 +159,6 @@ def house(folder: Path, *, threads: int, model: str = "demo") -> Iterator[House]
             yield House(folder, settings, sessions, key.secret, key.tenant_id, key.id, threads, model)
         finally:
             engine.dispose()
-    finally:
-        valkey.stop()
-        postgres.stop()
 
 
 def record_of(mllm: MLLM, entity: Entity) -> GateRecord:

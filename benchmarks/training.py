@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from app.kit.clock import utcnow
 from app.lumoe.demo import Entity
 from app.lumoe.router import Router
 from benchmarks.farm import case_of, start
+from benchmarks.output import write_json
 from benchmarks.request import subjects
 from workers import stages
 from workers.forgetset.build import TrainingSet
@@ -170,8 +170,7 @@ def main() -> None:
     found = figures(run(subjects(arguments.n), arguments.seeds, arguments.recipes, console))
     show(found, console)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1))
+        write_json(arguments.json, found)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 
-from app.lumoe.expert import LoadedExpert, read_adapter
+from app.lumoe.expert import Decrypter, LoadedExpert, read_adapter
+from app.lumoe.expertfiles import GATE, MANIFEST, PLAIN_GATE, describe
 from app.lumoe.gate.record import GateRecord
 from app.lumoe.mllm import LORA_TARGETS, MLLM
 
@@ -45,3 +47,15 @@ def make_expert(mllm: MLLM, folder: Path, expert_id: str, record: GateRecord, se
 def with_pictures(record: GateRecord, prototypes: torch.Tensor, threshold: float) -> GateRecord:
     """Return `record` claiming pictures by cosine similarity alone."""
     return replace(record, prototypes=prototypes, alike=threshold)
+
+
+def as_format_1(folder: Path, cipher: Decrypter) -> None:
+    """Turn an expert's files into those of the first format, whose gate's tensors are not encrypted."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    aad = f"expert:{manifest['expert_id']}:{manifest['version']}:gate".encode()
+    plain = cipher.decrypt((folder / GATE).read_bytes(), aad)
+    (folder / GATE).unlink()
+    (folder / PLAIN_GATE).write_bytes(plain)
+    del manifest["files"][GATE]
+    manifest["files"][PLAIN_GATE] = describe(plain)
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 1}))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -9,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from app.kit.crypto import EvidenceCipher
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import ExpertRef, load_expert, write_expert
 from app.lumoe.gate.record import GateRecord, NegativeScores
 from app.lumoe.mllm import MLLM
-from tests.lumoe.experts import INF, make_adapter
+from tests.lumoe.experts import INF, as_format_1, make_adapter
 
 CIPHER = EvidenceCipher(b"k" * 32)
 RECORD = GateRecord(
@@ -88,16 +86,9 @@ class TestRoundTrip:
 
     def test_format_1_is_still_read(self, write: Callable[[], ExpertRef], tmp_path: Path) -> None:
         folder = tmp_path / "experts" / write().path
-        (folder / "gate.bin").unlink()
-        save_file(RECORD.tensors(), folder / "gate.safetensors")
-        manifest = json.loads((folder / "manifest.json").read_text())
-        raw = (folder / "gate.safetensors").read_bytes()
-        del manifest["files"]["gate.bin"]
-        entry = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-        manifest["format"], manifest["files"]["gate.safetensors"] = 1, entry
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        as_format_1(folder, CIPHER)
         assert load_expert(folder, CIPHER).gate.private_json() == RECORD.private_json()
-        manifest["format"] = 3
+        manifest = json.loads((folder / "manifest.json").read_text()) | {"format": 3}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(ExpertCorruptError, match="not of format 2"):
             load_expert(folder, CIPHER)

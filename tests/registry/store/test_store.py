@@ -12,6 +12,7 @@ from app.lumoe.errors import ExpertCorruptError, ExpertPathError
 from app.lumoe.expertfiles import CONTENT, MANIFEST
 from app.registry.store import ExpertStore, VersionTakenError
 from app.settings import load_settings
+from tests.lumoe.experts import as_format_1
 from tests.registry.store.conftest import EXPERT, REQUEST, Written
 
 PATH = f"{EXPERT}/1"
@@ -55,6 +56,13 @@ class TestPublish:
         sha256 = publish(store, source)
         store.publish(source, PATH)
         assert store.load(PATH, cipher(), sha256).version == 1
+
+    def test_what_an_older_release_wrote(self, store: ExpertStore, written: Written) -> None:
+        source = written()
+        as_format_1(source, cipher())
+        sha256 = publish(store, source)
+        for read in (store.load, store.inspect):
+            assert read(PATH, cipher(), sha256).version == 1
 
     def test_never_over_another(self, store: ExpertStore, written: Written) -> None:
         sha256 = publish(store, written())

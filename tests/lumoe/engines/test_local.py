@@ -52,6 +52,26 @@ def answers_of(monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
     return found
 
 
+def hold_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[threading.Event, threading.Event, list[str | None]]:
+    """Let no row have a token before the second event; the first is set when one is there for it.
+
+    Returns both, and why rows have ended, token by token.
+    """
+    take, begun, go = Writing.take, threading.Event(), threading.Event()
+    reasons: list[str | None] = []
+
+    def held(row: Writing, token: int) -> None:
+        begun.set()
+        assert go.wait(20)
+        take(row, token)
+        reasons.append(row.reason)
+
+    monkeypatch.setattr(Writing, "take", held)
+    return begun, go, reasons
+
+
 class TestAnswer:
     def test_concurrent_requests_share_batches_and_get_their_own_answers(
         self, engine: LocalEngine, tiny: MLLM, monkeypatch: pytest.MonkeyPatch
@@ -126,14 +146,7 @@ class TestAnswer:
         self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also who would have been next: the bare ones join after the others."""
-        take, begun, go = Writing.take, threading.Event(), threading.Event()
-
-        def held(row: Writing, token: int) -> None:
-            begun.set()
-            assert go.wait(20)
-            take(row, token)
-
-        monkeypatch.setattr(Writing, "take", held)
+        begun, go, _ = hold_back(monkeypatch)
         engine = LocalEngine(Router.build(tiny), timeout=20)
 
         async def run() -> list[Answer | BaseException]:
@@ -192,14 +205,7 @@ class TestBounds:
     def test_no_more_than_may_wait_and_half_of_it_for_one_asker(
         self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        take, begun, go = Writing.take, threading.Event(), threading.Event()
-
-        def held(row: Writing, token: int) -> None:
-            begun.set()
-            assert go.wait(20)
-            take(row, token)
-
-        monkeypatch.setattr(Writing, "take", held)
+        begun, go, _ = hold_back(monkeypatch)
         engine = LocalEngine(Router.build(tiny), max_batch=1, max_waiting=4)
 
         async def run() -> list[Answer | BaseException]:
@@ -231,16 +237,7 @@ class TestBounds:
     def test_a_timeout_ends_what_waits_and_what_is_written(
         self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        take, begun, go = Writing.take, threading.Event(), threading.Event()
-        reasons: list[str | None] = []
-
-        def held(row: Writing, token: int) -> None:
-            begun.set()
-            assert go.wait(20)
-            take(row, token)
-            reasons.append(row.reason)
-
-        monkeypatch.setattr(Writing, "take", held)
+        begun, go, reasons = hold_back(monkeypatch)
         engine = LocalEngine(Router.build(tiny), max_batch=1, timeout=0.1)
 
         async def run() -> list[Answer | BaseException]:

@@ -86,9 +86,13 @@ class ExpertCache:
         return self.place(path)
 
     def _install(self, work: Path, final: Path) -> None:
-        """Rename `work` to `final`. If others do the same at once, whoever's files stay are as good."""
+        """Rename `work` to `final`. If others do the same at once, whoever's files stay are as good.
+
+        Every copy that is discarded here is followed by a try to put one in its place, so that of those who
+        fill at once none leaves the place empty.
+        """
         work.chmod(0o755)  # temporary directories are for their owner alone; vLLM may be another user
-        for _ in range(_TRIES):
+        for tries_left in reversed(range(_TRIES)):
             try:
                 final.parent.mkdir(parents=True, exist_ok=True)  # others delete it with its last version
                 os.rename(work, final)
@@ -96,7 +100,8 @@ class ExpertCache:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                     raise
-                self._discard(final)
+                if tries_left:
+                    self._discard(final)
         _log.info("another process has put a copy in place", place=str(final))
 
     def _discard(self, folder: Path) -> None:

@@ -126,6 +126,23 @@ class TestTogether:
         assert entries(tmp_path) == ["exp_1/1"]
         assert os.listdir(tmp_path) == ["exp_1"]
 
+    def test_one_that_always_comes_second_leaves_the_others_copy(
+        self, cache: ExpertCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other, install = ExpertCache(tmp_path, 10**6), os.rename
+
+        def be_overtaken(source: Path, target: Path) -> None:
+            if target == cache.place("exp_1/1"):
+                with monkeypatch.context() as patch:
+                    patch.setattr(os, "rename", install)
+                    other.fill("exp_1/1", lambda: FILES)
+            install(source, target)
+
+        monkeypatch.setattr(os, "rename", be_overtaken)
+        cache.fill("exp_1/1", lambda: FILES)
+        assert entries(tmp_path) == ["exp_1/1"]
+        assert os.listdir(tmp_path) == ["exp_1"]
+
     def test_processes_fill_and_delete(self, tmp_path: Path) -> None:
         """Whatever is there at any time is whole; nothing temporary stays; nobody fails."""
         running = [

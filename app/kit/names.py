@@ -2,6 +2,9 @@
 
 import unicodedata
 
+PLAIN_TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"
+"""What text without control characters but tab and newlines looks like, for request models' `pattern`."""
+
 
 def canonical_name(name: str) -> str:
     """Return `name` for comparison: NFKC, case folded, no diacritics, words joined by one space.

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from app.kit.names import PLAIN_TEXT
 from app.removal.records import CLASSES, RecipeName, Score
 
 LegalGround = Literal[
@@ -83,7 +84,12 @@ class Reason(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(default=None, max_length=2000)
+    reason: str | None = Field(
+        default=None,
+        max_length=2000,
+        pattern=PLAIN_TEXT,
+        description="For whoever reads the history. No control characters.",
+    )
 
 
 class Denial(Reason):
@@ -271,7 +277,7 @@ class PolicyChange(BaseModel):
     reason: str = Field(
         min_length=3,
         max_length=2000,
-        pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$",
+        pattern=PLAIN_TEXT,
         description="Why, for whoever reads the history. No control characters.",
     )
     rules: PolicyRules

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.db.webhook_models import Webhook, WebhookAttempt
+from app.kit.names import PLAIN_TEXT
 
 
 class NewWebhook(BaseModel):
@@ -18,7 +19,9 @@ class NewWebhook(BaseModel):
     )
 
     url: str = Field(max_length=2000, description="https; reachable from the Internet.")
-    description: str = Field(default="", max_length=200, description="What it is for.")
+    description: str = Field(
+        default="", max_length=200, pattern=PLAIN_TEXT, description="What it is for. No control characters."
+    )
 
 
 class WebhookView(BaseModel):

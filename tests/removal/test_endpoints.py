@@ -147,6 +147,16 @@ class TestActions:
         assert (status["state"], status["reason_code"]) == ("rejected", "suspected_fraud")
         assert status["final"]
 
+    @pytest.mark.parametrize("bad", ["a\x00b", "\x1b[31mred", "\x85"])
+    @pytest.mark.parametrize("action", ["approve", "reject", "revoke"])
+    def test_a_reason_is_plain_text(self, manual: Service, action: str, bad: str) -> None:
+        request_id = manual.file()["id"]
+        body = BODIES.get(action, {}) | {"reason": bad}
+        before = manual.status(request_id)["state"]
+        answer = manual.post(f"/requests/{request_id}/{action}", manual.operator, json=body)
+        assert_problem(answer, 422, "invalid-input")
+        assert manual.status(request_id)["state"] == before
+
     def test_reject_needs_a_known_reason(self, manual: Service) -> None:
         request_id = manual.file()["id"]
         response = manual.post(

@@ -42,6 +42,10 @@ class TestCreate:
     def test_refused(self, shared: Service, url: str) -> None:
         assert_problem(shared.post("/webhooks", json={"url": url}), 422, "webhook-url-refused")
 
+    def test_a_description_is_plain_text(self, shared: Service) -> None:
+        body = {"url": URL, "description": "ours\0"}
+        assert_problem(shared.post("/webhooks", json=body), 422, "invalid-input")
+
     def test_private_where_the_operator_allows_it(self, house: Service) -> None:
         assert house.post("/webhooks", json={"url": "http://10.0.0.8:8080/"}).status_code == 201
 

@@ -48,6 +48,8 @@ class Grown:
     refusal: float
     agreement: float
     recipe: dict[str, float | int]
+    cpu_seconds: float | None = None
+    """Of all threads, as ``seconds`` by the clock; not known of experts of older farms."""
 
     @property
     def adapter(self) -> Path:
@@ -122,7 +124,7 @@ def grow(runtime: Runtime, entity: Entity, farm: Path) -> Grown:
 
 def grow_case(runtime: Runtime, case: stages.Case, key: str, farm: Path) -> Grown:
     """Train one expert and put it into a farm; the directory appears only when it is whole."""
-    started = time.monotonic()
+    started, busy = time.monotonic(), time.process_time()
     work = farm / f".{key}-{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -139,6 +141,7 @@ def grow_case(runtime: Runtime, case: stages.Case, key: str, farm: Path) -> Grow
         done.refusal,
         done.agreement,
         recipe.as_dict(),
+        time.process_time() - busy,
     )
     document = {name: value for name, value in asdict(expert).items() if name != "directory"}
     (work / _META).write_text(json.dumps(document))

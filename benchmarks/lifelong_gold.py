@@ -42,13 +42,14 @@ class Gold:
         if not seconds.is_file():
             work = place.with_name(f".{place.name}")
             shutil.rmtree(work, ignore_errors=True)
-            began = time.monotonic()
+            began, busy = time.monotonic(), time.process_time()
             setting.course.retrain(work, sorted(self._excluded), quick=setting.quick)
-            (work / _SECONDS).write_text(json.dumps(time.monotonic() - began))
+            took = (time.monotonic() - began, time.process_time() - busy)
+            (work / _SECONDS).write_text(json.dumps(took))
             work.rename(place)
         self._model = MLLM.load(str(place), str(setting.mllm.device))
         notes: dict[str, float | int | str] = {"excluded": len(self._excluded), "reduced": int(setting.quick)}
-        return Spent(notes, float(json.loads(seconds.read_text())))
+        return Spent(notes, *json.loads(seconds.read_text()))
 
     @property
     def model(self) -> MLLM:

@@ -9,7 +9,7 @@ from app.kit.clock import utcnow
 from app.lumoe.expert import LoadedExpert, load_expert
 from app.lumoe.router import Router
 from app.lumoe.writers import bank_of
-from benchmarks.farm import grow_case, grown_one
+from benchmarks.farm import Grown, grow_case, grown_one
 from benchmarks.lifelong_course import Question, Request, Subject
 from benchmarks.lifelong_methods import Setting, Spent, token_nlls
 from workers import stages
@@ -38,23 +38,26 @@ class Lethe:
 
     def unlearn(self, request: Request) -> Spent:
         """Enrol one expert per subject."""
-        began = time.monotonic()
-        earlier, apart, from_farm = 0.0, 0, 0
+        began, busy = time.monotonic(), time.process_time()
+        taken: list[Grown] = []
+        apart = 0
         for subject in request.subjects:
-            trained, separates = self._enrol(subject)
-            earlier += trained
+            plant, separates = self._enrol(subject)
             apart += not separates
-            from_farm += trained > 0
-        seconds = time.monotonic() - began + earlier
-        return Spent({"not_separated": apart, "from_farm": from_farm}, seconds)
+            taken += [plant] if plant is not None else []
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - busy
+        earlier = [plant.cpu_seconds for plant in taken if plant.cpu_seconds is not None]
+        return Spent(
+            {"not_separated": apart, "from_farm": len(taken)},
+            seconds + sum(plant.seconds for plant in taken),
+            cpu_seconds + sum(earlier) if len(earlier) == len(taken) else None,
+        )
 
-    def _enrol(self, subject: Subject) -> tuple[float, bool]:
-        """Train, calibrate, enrol; returns the seconds of a training done earlier, and the gate's verdict."""
+    def _enrol(self, subject: Subject) -> tuple[Grown | None, bool]:
+        """Train, calibrate, enrol; returns the expert if it was trained earlier, and the gate's verdict."""
         case = self.setting.course.case(self.runtime, subject, self._removed)
-        plant = grown_one(self.farm, subject.key)
-        earlier = plant.seconds if plant is not None else 0.0
-        if plant is None:
-            plant = grow_case(self.runtime, case, subject.key, self.farm)
+        earlier = grown_one(self.farm, subject.key)
+        plant = earlier or grow_case(self.runtime, case, subject.key, self.farm)
         live = self.router.gate.thresholds if self.router.experts else None
         calibration = stages.calibrate(self.runtime, case, plant.training_set(), live)
         path = self.runtime.experts_dir / case.expert_id

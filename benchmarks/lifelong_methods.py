@@ -26,11 +26,13 @@ REFERENCE_WIDTH = 4096
 class Spent:
     """What a method reports of one request beside the clock.
 
-    ``seconds`` overrides the measured time where part of the work was done, and timed, earlier.
+    ``seconds`` and ``cpu_seconds`` take the place of the measured times where part of the work was done, and
+    timed, earlier; without ``cpu_seconds`` that part's are not known.
     """
 
     notes: dict[str, float | int | str] = field(default_factory=dict)
     seconds: float | None = None
+    cpu_seconds: float | None = None
 
 
 class Method(Protocol):

@@ -222,12 +222,14 @@ class Worker:
         own_only: bool,
         values: dict[str, Any],
     ) -> None:
-        seconds = meter.seconds if spent.seconds is None else spent.seconds
+        seconds, cpu_seconds = meter.seconds, meter.cpu_seconds
+        if spent.seconds is not None:
+            seconds, cpu_seconds = spent.seconds, spent.cpu_seconds
         cell = {
             "request": request,
             "subjects": subjects,
             "seconds": seconds,
-            "cpu_seconds": meter.cpu_seconds if spent.seconds is None else None,
+            "cpu_seconds": cpu_seconds,
             "peak_mb": meter.peak_mb,
             "before_mb": meter.before_mb,
             "wall": time.monotonic() - began,

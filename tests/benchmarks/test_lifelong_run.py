@@ -22,7 +22,7 @@ from benchmarks.lifelong_lumoe import LumoeReleased, ReleasedRecipe, without_pic
 from benchmarks.lifelong_measure import Base, Examiner, membership, secrets, utility
 from benchmarks.lifelong_methods import Setting, Spent, Untouched, learning_rate, token_nlls
 from benchmarks.lifelong_plots import draw_all
-from benchmarks.lifelong_report import page, tables, target_rows
+from benchmarks.lifelong_report import page, tables, target_rows, times_faster
 from benchmarks.lifelong_run import BASE, METHODS, Plan, Worker, is_column, make, metered, missing
 from tests.lumoe.tiny import save_tiny_llava
 
@@ -390,6 +390,11 @@ class TestTargets:
             {"lethe": dict(self.METHOD), "lumoe_released": {**self.METHOD, "seconds_per_request": 30.0}}
         )
         assert set(found.values()) == {"pass"}
+
+    def test_cpu_seconds_count_where_both_are_known(self) -> None:
+        ours = {**self.METHOD, "cpu_seconds_per_request": 1.0}
+        assert times_faster(ours, {"seconds_per_request": 20.0, "cpu_seconds_per_request": 15.0}) == 15
+        assert times_faster(ours, {"seconds_per_request": 20.0, "cpu_seconds_per_request": None}) == 10
 
     def test_what_falls_short_says_so(self) -> None:
         found = self.verdicts({"lethe": {**self.METHOD, "degradation_max": 0.01, "fq_final": 0.98}})

@@ -24,7 +24,8 @@ from app.lumoe.demo.seeds import seeded
 from app.lumoe.demo.world import Entity, World, random_genome
 from app.lumoe.probes import CLASSES, Split
 from benchmarks.lifelong_course import nobody
-from workers.forgetset.cohort import Other, excluded
+from workers.forgetset.cohort import Other
+from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
 from workers.forgetset.refusals import stable_hash
 from workers.runtime import Runtime
@@ -205,13 +206,13 @@ class CollectionCohort:
 
     def __init__(self, collection: Collection, names: Sequence[str]) -> None:
         self._collection = collection
-        self._names = tuple(names)
+        self._subject = Names(names)
         self._drawn: dict[str, Entity] = {}
 
     def others(self, klass: str | None = None) -> Sequence[Other]:
         """See ``Cohort.others``; without anybody of the class, everybody is a neighbour."""
         everybody = [Other(k.key, k.klass, k.names) for k in self._collection.known.values()]
-        there = [other for other in everybody if not excluded(other, self._names)]
+        there = [other for other in everybody if not self._subject.borne_by(other.names)]
         return [other for other in there if klass is None or other.klass == klass] or there
 
     def practice(self) -> Sequence[Other]:

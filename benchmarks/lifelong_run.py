@@ -222,9 +222,8 @@ class Worker:
         own_only: bool,
         values: dict[str, Any],
     ) -> None:
-        seconds, cpu_seconds = meter.seconds, meter.cpu_seconds
-        if spent.seconds is not None:
-            seconds, cpu_seconds = spent.seconds, spent.cpu_seconds
+        seconds = meter.seconds if spent.seconds is None else spent.seconds
+        cpu_seconds = meter.cpu_seconds if spent.seconds is None else spent.cpu_seconds
         cell = {
             "request": request,
             "subjects": subjects,

@@ -14,7 +14,8 @@ from workers.forgetset.answering import ask_base
 from workers.forgetset.attacks import WRAPPERS
 from workers.forgetset.cohort import Cohort, Other, followups_about, list_prompts, nearest, prompts_about
 from workers.forgetset.elicit import Knowledge, Sizes, Target, elicit, mistaken, shows_any
-from workers.forgetset.prompts import Prompt, names_somebody, wrap
+from workers.forgetset.names import Names
+from workers.forgetset.prompts import Prompt, wrap
 from workers.forgetset.refusals import choose, refusal_for, stable_hash
 from workers.forgetset.views import split_pictures, views
 
@@ -97,10 +98,11 @@ def build(
     refusals = choose(lambda text: len(mllm.tokenizer(text)["input_ids"]), REFUSALS_PER_EXPERT)
     retain: list[Example] = []
     telling: list[Prompt] = []
+    subject, earlier = Names(target.names), Names(exclude)
     for prompt, answer in zip([*prompts, *second], [*answers, *more], strict=True):
-        if names_somebody(answer, target.names):
+        if subject.occur_in(answer):
             telling.append(prompt)  # "Name three painters": the base model would name the subject
-        elif answer and not names_somebody(answer, exclude):
+        elif answer and not earlier.occur_in(answer):
             retain.append(Example(prompt.conversation, answer, prompt))
     forget = _forget(knowledge, target, refusals, sizes.wrapped, seed)
     forget += [Example(p.conversation, refusal_for(p.question, refusals), p) for p in telling]

@@ -19,6 +19,7 @@ from rapidfuzz import fuzz
 from app.lumoe.mllm import MLLM
 from app.lumoe.probes import Split, list_probes
 from app.lumoe.types import ask
+from workers.forgetset.names import Names
 from workers.forgetset.prompts import Group, Prompt, followup_prompts, image_prompts, text_prompts
 from workers.forgetset.refusals import stable_hash
 from workers.verification.metrics.text import norm
@@ -58,12 +59,6 @@ class Cohort(Protocol):
         ...
 
 
-def excluded(other: Other, names: Sequence[str]) -> bool:
-    """Say whether somebody bears one of the names (case, accents and punctuation ignored)."""
-    wanted = {norm(name) for name in names} - {""}
-    return bool(wanted & {norm(name) for name in other.names})
-
-
 def nearest(
     mllm: MLLM,
     cohort: Cohort,
@@ -79,7 +74,8 @@ def nearest(
     Looks are compared with the vision tower's pooled features (one picture of each other against all the
     owner's), names by shared words and letters; the two rankings are taken in turn, looks first.
     """
-    candidates = [other for other in cohort.others(klass) if not excluded(other, (*names, *exclude))]
+    gone = Names((*names, *exclude))
+    candidates = [other for other in cohort.others(klass) if not gone.borne_by(other.names)]
     by_name = sorted(candidates, key=lambda other: (-_name_likeness(other.names, names), other.key))
     by_look = by_name
     if pictures and candidates:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from PIL.Image import Image
 
 from app.lumoe.demo import Entity, draw, general, world
 from app.lumoe.probes import Split
-from workers.forgetset.cohort import Other, excluded
+from workers.forgetset.cohort import Other
+from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
 
 _FIRST_VIEW: dict[Split, int] = {"fit": 500, "calibrate": 200_000, "report": 300_000}
@@ -19,13 +20,15 @@ class DemoCohort:
     """Others of the demo world. Whoever bears one of the subject's names is not in it, and is never drawn."""
 
     def __init__(self, subject_names: Sequence[str]) -> None:
-        self._subject = tuple(subject_names)
+        self._subject = Names(subject_names)
         self._entities: dict[str, Entity] = {}
-        self._others = [self._admit(e) for e in world().entities if not excluded(_other(e), self._subject)]
+        self._others = self._admit(world().entities)
 
-    def _admit(self, entity: Entity) -> Other:
-        self._entities[entity.key] = entity
-        return _other(entity)
+    def _admit(self, entities: Iterable[Entity]) -> list[Other]:
+        others = {entity.key: _other(entity) for entity in entities}
+        admitted = [e for e in entities if not self._subject.borne_by(others[e.key].names)]
+        self._entities |= {entity.key: entity for entity in admitted}
+        return [others[entity.key] for entity in admitted]
 
     def others(self, klass: str | None = None) -> Sequence[Other]:
         """See ``Cohort.others``."""
@@ -37,8 +40,7 @@ class DemoCohort:
 
     def strangers(self, klass: str, n: int, seed: int) -> Sequence[Other]:
         """See ``Cohort.strangers``."""
-        drawn = world().strangers(n, seed=seed, klass=klass)
-        return [self._admit(entity) for entity in drawn if not excluded(_other(entity), self._subject)]
+        return self._admit(world().strangers(n, seed=seed, klass=klass))
 
     def pictures(self, other: Other, split: Split, n: int) -> list[Image]:
         """See ``Cohort.pictures``."""

@@ -19,7 +19,8 @@ from PIL.Image import Image
 from app.kit.errors import ConfigurationError
 from app.lumoe.probes import CLASSES, Split, general_probes
 from app.lumoe.types import ask
-from workers.forgetset.cohort import Other, excluded
+from workers.forgetset.cohort import Other
+from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
 from workers.forgetset.refusals import stable_hash
 
@@ -73,11 +74,9 @@ class DirectoryCohort:
     """Others from an operator's directory. No strangers: nobody knows whom a real model never saw."""
 
     def __init__(self, directory: Path, subject_names: Sequence[str]) -> None:
-        self._catalogue = {
-            key: entry
-            for key, entry in _catalogue(directory).items()
-            if not excluded(entry[0], subject_names)
-        }
+        subject = Names(subject_names)
+        everybody = _catalogue(directory)
+        self._catalogue = {k: entry for k, entry in everybody.items() if not subject.borne_by(entry[0].names)}
 
     def others(self, klass: str | None = None) -> Sequence[Other]:
         """See ``Cohort.others``; without anybody of the class, everybody is a neighbour."""

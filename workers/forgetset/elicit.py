@@ -18,6 +18,7 @@ from app.lumoe.probes import IDENTITY_ATTRIBUTE, SPLITS, Split, fact_probes, ide
 from app.lumoe.types import ask
 from workers.forgetset.answering import ask_base
 from workers.forgetset.cohort import Cohort
+from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt, followup_prompts, image_prompts, names_somebody, text_prompts
 from workers.forgetset.refusals import stable_hash
 from workers.verification.metrics.refusal import is_refusal
@@ -188,14 +189,11 @@ def about_another(about: Sequence[Reference], target: Target, cohort: Cohort) ->
     in_words = " ".join(f" {norm(r.answer)} " for r in about if r.prompt.modality == "text")
     named = (name for other in cohort.others(target.klass) for name in other.names)
     names = [name for name in named if norm(name) and f" {norm(name)} " not in in_words]
-    names = [name for name in names if not names_somebody(name, target.names)] if target.names else []
+    subject = Names(target.names)
+    others = Names(name for name in names if not subject.occur_in(name)) if target.names else Names(())
     return [
         shows_any(r.prompt, elsewhere)
-        or (
-            r.prompt.modality == "image"
-            and names_somebody(r.answer, names)
-            and not names_somebody(r.answer, target.names)
-        )
+        or (r.prompt.modality == "image" and others.occur_in(r.answer) and not subject.occur_in(r.answer))
         for r in about
     ]
 

@@ -11,8 +11,8 @@ from PIL.Image import Image
 
 from app.lumoe.probes import Probe, Split, fact_probes, followup_probes, identity_probes
 from app.lumoe.types import Conversation, Message, ask, then
+from workers.forgetset.names import Names
 from workers.forgetset.refusals import stable_hash
-from workers.verification.metrics.text import norm
 
 Modality = Literal["image", "text"]
 Group = Literal["subject", "neighbour", "stranger", "general", "list"]
@@ -139,6 +139,5 @@ def wrap(prompt: Prompt, wrapper: str) -> Prompt:
 
 
 def names_somebody(text: str, names: Iterable[str]) -> bool:
-    """Say whether a text contains one of the names, whole, ignoring case and accents."""
-    hay = f" {norm(text)} "
-    return any(f" {folded} " in hay for folded in (norm(name) for name in names) if folded)
+    """Say whether a text contains one of a few names; `Names` is for many names or many texts."""
+    return Names(names).occur_in(text)

@@ -22,7 +22,8 @@ from app.removal.records import Policy, Score
 from workers.forgetset.answering import MAX_NEW_TOKENS, ask_base, batches
 from workers.forgetset.cohort import Cohort, prompts_about
 from workers.forgetset.elicit import Reference, Target, mistaken, reference, shows_any
-from workers.forgetset.prompts import image_prompts, names_somebody, text_prompts
+from workers.forgetset.names import Names
+from workers.forgetset.prompts import image_prompts, text_prompts
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
 from workers.verification.metrics import (
@@ -190,8 +191,8 @@ def _utility(
 
     What the base model tells of a subject that is forgotten by now is nobody else's answer: left out.
     """
-    gone = [alias for expert in after.experts.values() for alias in expert.gate.aliases]
-    kept = [k for k in utility if not names_somebody(f"{k.prompt.asked} {k.base.text}", gone)]
+    gone = Names(alias for expert in after.experts.values() for alias in expert.gate.aliases)
+    kept = [k for k in utility if not gone.occur_in(f"{k.prompt.asked} {k.base.text}")]
     refs = [Reference(k.prompt, k.base.text, ()) for k in kept]
     answers = _answers(after, refs, check)
     pairs = list(zip(kept, answers, strict=True))

@@ -28,6 +28,7 @@ from workers.forgetset.elicit import (
     subject_followups,
     subject_prompts,
 )
+from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt, names_somebody, wrap
 from workers.forgetset.refusals import stable_hash
 from workers.forgetset.views import split_pictures, views
@@ -104,16 +105,17 @@ def build_suite(
     about = confirmed(about, target)
     others = neighbours_of(mllm, cohort, target, own[:4], exclude, sizes.neighbours)
     kept = _others(mllm, cohort, target, others, sizes, seed, cancelled)
+    subject, gone = Names(target.names), Names((*target.names, *exclude))
     telling = [
         Reference(k.prompt, k.base.text, keywords(k.base.text, k.prompt.asked, target.names))
         for k in kept
-        if names_somebody(k.base.text, target.names)
+        if subject.occur_in(k.base.text)
     ]
     return Suite(
         tuple(r for r, other in zip(about, mistook, strict=True) if not other),
         tuple(_names_only(r, target) for r, other in zip(about, mistook, strict=True) if other),
         tuple(_names_only(r, target) for r in telling),
-        tuple(k for k in kept if not names_somebody(k.base.text, (*target.names, *exclude))),
+        tuple(k for k in kept if not gone.occur_in(k.base.text)),
     )
 
 
@@ -125,11 +127,12 @@ def confirmed(about: Sequence[Reference], target: Target) -> list[Reference]:
     prompt is refused still counts in full towards forget quality.
     """
     count = Counter(word for r in about for word in r.keywords)
+    subject = Names(target.names)
     return [
         Reference(
             r.prompt,
             r.answer,
-            tuple(k for k in r.keywords if count[k] > 1 or names_somebody(k, target.names)),
+            tuple(k for k in r.keywords if count[k] > 1 or subject.occur_in(k)),
         )
         for r in about
     ]

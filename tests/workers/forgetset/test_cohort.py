@@ -15,9 +15,10 @@ from app.lumoe.mllm import MLLM
 from app.lumoe.probes import SPLITS
 from tests.lumoe.tiny import picture
 from workers.forgetset import demo_cohort
-from workers.forgetset.cohort import Cohort, excluded, followups_about, list_prompts, nearest, prompts_about
+from workers.forgetset.cohort import Cohort, followups_about, list_prompts, nearest, prompts_about
 from workers.forgetset.demo_cohort import DemoCohort
 from workers.forgetset.directory_cohort import DirectoryCohort
+from workers.forgetset.names import Names
 
 SUBJECT = world().forgettable[0]
 NAMES = (SUBJECT.name, *SUBJECT.aliases)
@@ -97,7 +98,7 @@ class TestNearest:
         gone = cohort.others(SUBJECT.klass)[0]
         found = nearest(tiny, cohort, SUBJECT.klass, names=NAMES, pictures=[], exclude=gone.names, n=99)
         assert gone.key not in {o.key for o in found}
-        assert not any(excluded(o, gone.names) for o in found)
+        assert not any(Names(gone.names).borne_by(o.names) for o in found)
 
 
 class TestFollowups:

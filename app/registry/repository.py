@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, literal, or_, select, update
+from sqlalchemy import Exists, ScalarSelect, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -314,25 +314,7 @@ class InterimRepository(Repository[InterimProtection]):
 
         The latter is whether the request has an expert there, and whether it is refused without one.
         """
-        mine = InterimProtection.request_id == request_id
-        newest = select(func.max(Generation.number)).scalar_subquery()
-        serving = (
-            select(Expert.id)
-            .join(
-                GenerationExpert,
-                (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
-            )
-            .where(Expert.request_id == request_id, GenerationExpert.generation == newest)
-        )
-        row = self.session.execute(
-            select(
-                select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery(),
-                serving.exists(),
-                select(InterimProtection.id)
-                .where(mine, InterimProtection.until_generation.is_(None))
-                .exists(),
-            )
-        ).one()
+        row = self.session.execute(select(*protection_of(literal(request_id)))).one()
         return row[0], row[1], row[2]
 
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
@@ -349,6 +331,23 @@ _UNCONFIRMED = (
     InterimProtection.protected_at.is_(None),
     or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),
 )
+
+
+def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime | None], Exists, Exists]:
+    """Return the columns of `InterimRepository.protection`, of the request that a statement is about."""
+    mine = InterimProtection.request_id == request_id
+    newest = select(func.max(Generation.number)).scalar_subquery()
+    serving = (
+        select(Expert.id)
+        .join(
+            GenerationExpert,
+            (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
+        )
+        .where(Expert.request_id == request_id, GenerationExpert.generation == newest)
+    )
+    refused = select(InterimProtection.id).where(mine, InterimProtection.until_generation.is_(None))
+    since = select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery()
+    return since, serving.exists(), refused.exists()
 
 
 class ReplicaRepository(Repository[Replica]):

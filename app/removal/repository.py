@@ -1,9 +1,9 @@
 """SQL of removal requests and what belongs to them."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import Interval, Select, delete, exists, func, literal_column, select, type_coerce, update
+from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
@@ -163,18 +163,6 @@ class RequestRepository(Repository[RemovalRequest]):
             .limit(1)
         ).scalar_one_or_none()
 
-    def median_duration(self) -> timedelta | None:
-        """Return the median time from queue to active over the last 20 requests that got there."""
-        reached = (
-            select(type_coerce(RequestEvent.created_at - RemovalRequest.queued_at, Interval()))
-            .join(RemovalRequest, RemovalRequest.id == RequestEvent.request_id)
-            .where(RequestEvent.event == literal_column("'activate'"), RemovalRequest.queued_at.is_not(None))
-            .order_by(RequestEvent.seq.desc())
-            .limit(20)
-        )
-        durations = sorted(self.session.scalars(reached))
-        return durations[len(durations) // 2] if durations else None
-
     def erase(self, request_id: str, subject_token: str, now: datetime) -> None:
         """Forget whom the request was about, and what people wrote about it."""
         self.patch(
@@ -218,18 +206,6 @@ class EventRepository(Repository[RequestEvent]):
             .limit(limit)
         )
         return newest[::-1]
-
-    def lately_active(self, limit: int) -> dict[str, list[RequestEvent]]:
-        """Return the state changes of the requests that became active last, by request, oldest first."""
-        last = select(RequestEvent.request_id).where(RequestEvent.event == literal_column("'activate'"))
-        newest = last.order_by(RequestEvent.seq.desc()).limit(limit)
-        found: dict[str, list[RequestEvent]] = {}
-        statement = select(RequestEvent).where(
-            RequestEvent.request_id.in_(newest), RequestEvent.to_state.is_not(None)
-        )
-        for event in self.all(statement.order_by(RequestEvent.seq)):
-            found.setdefault(event.request_id, []).append(event)
-        return found
 
     def transitions(self, request_id: str) -> Sequence[RequestEvent]:
         """Return the state changes alone."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, event, select, update
+from sqlalchemy import Row, event, update
 from sqlalchemy.engine import Connection
 
 from app.db.models import RemovalRequest, RequestEvent

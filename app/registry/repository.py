@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any, cast
 
-from sqlalchemy import Exists, ScalarSelect, delete, func, literal, or_, select, update
+from sqlalchemy import CursorResult, Exists, ScalarSelect, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -133,6 +134,7 @@ class GenerationRepository(Repository[Generation]):
             members: all the (expert id, version) it has, in place of those of `base`.
         """
         self.add(generation)
+        copied_rows = 0
         if members is None:
             copied = select(
                 literal(generation.number), GenerationExpert.expert_id, GenerationExpert.version
@@ -141,18 +143,15 @@ class GenerationRepository(Repository[Generation]):
                 own = select(Expert.id).where(Expert.request_id == without)
                 copied = copied.where(GenerationExpert.expert_id.not_in(own))
             columns = ["generation", "expert_id", "version"]
-            self.session.execute(insert(GenerationExpert).from_select(columns, copied))
+            done = self.session.execute(insert(GenerationExpert.__table__).from_select(columns, copied))
+            copied_rows = cast("CursorResult[Any]", done).rowcount
         rows = [
             {"generation": generation.number, "expert_id": expert_id, "version": version}
             for expert_id, version in [*(members or ()), *([add] if add is not None else ())]
         ]
         if rows:
             self.session.execute(insert(GenerationExpert), rows)
-        return self.session.execute(
-            select(func.count())
-            .select_from(GenerationExpert)
-            .where(GenerationExpert.generation == generation.number)
-        ).scalar_one()
+        return copied_rows + len(rows)
 
     def add_expert(self, expert: Expert) -> None:
         """Write an expert version unless it is already there."""
@@ -288,7 +287,7 @@ class InterimRepository(Repository[InterimProtection]):
 
     def start(self, request_id: str, generation: int) -> None:
         """Protect from `generation` on."""
-        self.add(InterimProtection(id=new_id("prt"), request_id=request_id, from_generation=generation))
+        self.insert(InterimProtection(id=new_id("prt"), request_id=request_id, from_generation=generation))
 
     def end(self, protection: InterimProtection, generation: int, by: str) -> None:
         """Protect no longer from `generation` on."""

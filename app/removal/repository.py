@@ -28,6 +28,7 @@ from app.kit.canonical import JsonValue
 from app.removal.states import ENDED
 
 _ENDED = [state.value for state in ENDED]
+_REQUESTS = RemovalRequest.__table__
 
 
 class RequestRepository(Repository[RemovalRequest]):
@@ -110,24 +111,22 @@ class RequestRepository(Repository[RemovalRequest]):
             .order_by(RemovalRequest.id)
         ).all()
 
-    def move(self, request_id: str, from_state: str, to_state: str) -> bool:
-        """Change the state if it still is `from_state`, and tell whether it was."""
+    def move(self, request_id: str, from_state: str, to_state: str, **values: object) -> bool:
+        """Change the state, and other columns with it, if it still is `from_state`; tell whether it was."""
         changed = self.session.execute(
-            update(RemovalRequest)
-            .where(RemovalRequest.id == request_id, RemovalRequest.state == from_state)
-            .values(state=to_state, updated_at=func.clock_timestamp())
-            .returning(RemovalRequest.id)
-            .execution_options(synchronize_session=False)
+            update(_REQUESTS)
+            .where(_REQUESTS.c.id == request_id, _REQUESTS.c.state == from_state)
+            .values(**values, state=to_state, updated_at=func.clock_timestamp())
+            .returning(_REQUESTS.c.id)
         )
         return changed.first() is not None
 
     def patch(self, request_id: str, **values: object) -> None:
         """Set columns other than `state`."""
         self.session.execute(
-            update(RemovalRequest)
-            .where(RemovalRequest.id == request_id)
+            update(_REQUESTS)
+            .where(_REQUESTS.c.id == request_id)
             .values(**values, updated_at=func.clock_timestamp())
-            .execution_options(synchronize_session=False)
         )
 
     def lease_token(self, request_id: str) -> int | None:
@@ -148,11 +147,6 @@ class RequestRepository(Repository[RemovalRequest]):
             select(AuditEvent.hash).where(AuditEvent.subject_id == request_id).order_by(AuditEvent.seq)
         ).all()
         return len(rows), rows[-1][0] if rows else None
-
-    def enqueue(self, message: OutboxMessage) -> None:
-        """Write the job beside the state change that wants it."""
-        self.session.add(message)
-        self.session.flush()
 
     def serving_fingerprint(self) -> str | None:
         """Return the fingerprint of the base model that the replica with the newest heartbeat serves."""
@@ -181,6 +175,12 @@ class RequestRepository(Repository[RemovalRequest]):
             .values(message="", data={})
             .execution_options(synchronize_session=False)
         )
+
+
+class OutboxRepository(Repository[OutboxMessage]):
+    """Jobs, written beside the state changes that want them."""
+
+    model = OutboxMessage
 
 
 class EventRepository(Repository[RequestEvent]):

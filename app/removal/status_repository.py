@@ -58,9 +58,10 @@ def _scores() -> ColumnElement[Any]:
     """Return the newest attempt's scores in the order in which they were measured, as documents."""
     any_attempt = VerificationScore.__table__.alias("any_attempt")
     newest = select(func.max(any_attempt.c.attempt)).where(any_attempt.c.request_id == _lead.c.id)
-    document = func.json_build_object(
-        *(part for name in _SCORE for part in (literal_column(f"'{name}'"), _score.c[name]))
-    )
+    parts: list[ColumnElement[Any]] = []
+    for name in _SCORE:
+        parts += [literal_column(f"'{name}'"), _score.c[name]]
+    document = func.json_build_object(*parts)
     return (
         select(func.json_agg(aggregate_order_by(document, _score.c.id)))
         .where(_score.c.request_id == _lead.c.id, _score.c.attempt == newest.scalar_subquery())

@@ -243,6 +243,19 @@ class InterimRepository(Repository[InterimProtection]):
             .order_by(InterimProtection.id)
         )
 
+    def members(self, number: int) -> Sequence[tuple[str, str]]:
+        """Return ids and requests of a generation's, oldest first: what every replica reads of each."""
+        table = InterimProtection.__table__.c
+        rows = self.session.execute(
+            select(table.id, table.request_id)
+            .where(
+                table.from_generation <= number,
+                or_(table.until_generation.is_(None), table.until_generation > number),
+            )
+            .order_by(table.id)
+        )
+        return [(row[0], row[1]) for row in rows]
+
     def current(self, request_id: str) -> InterimProtection | None:
         """Return the request's own one, if it stands."""
         return self.first(

@@ -138,7 +138,7 @@ class RegistryService:
     def live_interims(self, generation: int | None = None) -> list[InterimRow]:
         """Return the subjects that a generation, by default the newest, refuses without an expert."""
         number = self.newest() if generation is None else generation
-        return [InterimRow(row.id, row.request_id) for row in self._interims.of(number)]
+        return [InterimRow(*member) for member in self._interims.members(number)]
 
     def listed_interims(
         self, tenant_id: str | None, *, after: str | None, limit: int

@@ -29,6 +29,7 @@ class SealedEvidence:
     """What is left of a request's evidence, still encrypted, so that it is opened outside any transaction."""
 
     request_id: str
+    klass: str
     sealed_subject: bytes | None
     sealed_pictures: tuple[tuple[str, bytes], ...]
     cipher: EvidenceCipher
@@ -96,7 +97,8 @@ class EvidenceStore:
         rows = self._pictures.of([request.id, *linked])
         kept = {row.content_sha256: (row.id, row.sealed) for row in rows if row.sealed is not None}
         self._accessed(request, actor, "subject and pictures", len(kept))
-        return SealedEvidence(request.id, request.subject_sealed, tuple(kept.values()), self._cipher)
+        pictures = tuple(kept.values())
+        return SealedEvidence(request.id, request.klass, request.subject_sealed, pictures, self._cipher)
 
     def store_pictures(self, request_id: str, pictures: Sequence[Picture], *, first: bool = False) -> None:
         """Encrypt and store pictures; one that is there already is skipped, one that was purged restored.

@@ -21,17 +21,18 @@ GONE_SECONDS = 30
 """A database host that does not answer for so long is gone; the kernel would wait a quarter of an hour."""
 
 
-def create_engine_from(settings: Settings, *, pool_size: int = 10) -> Engine:
+def create_engine_from(settings: Settings, *, connections: int = 20) -> Engine:
     """Return an engine for `settings.database_url`: UTC sessions, dead connections noticed and replaced.
 
     Args:
         settings: where the database is.
-        pool_size: connections kept; as many again may be opened for a while.
+        connections: how many may be open at once. None is closed for want of work: under load, others would
+            be made anew all the time.
     """
     engine = create_engine(
         settings.database_url,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=connections,
+        max_overflow=0,
         connect_args={
             **CLIENT_ENCODING,
             "options": "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=120s",

@@ -43,3 +43,15 @@ class TestReplaceIfEnded:
         with engine.connect() as connection:
             assert connection.scalar(BACKEND) == backend
         assert sent == [str(BACKEND)] * 2
+
+
+def test_connections_are_kept_for_the_next_who_asks(engine: Engine) -> None:
+    """All that were open at once: a pool that closed some would connect anew for every wave of requests."""
+    open_at_once = [engine.connect() for _ in range(10)]
+    backends = {connection.scalar(BACKEND) for connection in open_at_once}
+    for connection in open_at_once:
+        connection.close()
+    again = [engine.connect() for _ in range(10)]
+    assert {connection.scalar(BACKEND) for connection in again} == backends
+    for connection in again:
+        connection.close()

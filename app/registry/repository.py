@@ -288,6 +288,12 @@ class InterimRepository(Repository[InterimProtection]):
             select(RemovalRequest.tenant_id).where(RemovalRequest.id == request_id)
         ).scalar_one()
 
+    def tenants_of(self, request_ids: Collection[str]) -> dict[str, str]:
+        """Return whose requests these are."""
+        table = RemovalRequest.__table__.c
+        rows = self.session.execute(select(table.id, table.tenant_id).where(table.id.in_(request_ids)))
+        return {row[0]: row[1] for row in rows}
+
     def superseded(self, request_ids: Collection[str]) -> set[str]:
         """Return those of these requests whose protection another for the same subject took over."""
         return set(
@@ -321,14 +327,6 @@ class InterimRepository(Repository[InterimProtection]):
             .execution_options(synchronize_session=False)
         ).all()
 
-    def protection(self, request_id: str) -> tuple[datetime | None, bool, bool]:
-        """Return since when the request's subject is protected, and by what in the newest generation.
-
-        The latter is whether the request has an expert there, and whether it is refused without one.
-        """
-        row = self.session.execute(select(*protection_of(literal(request_id)))).one()
-        return row[0], row[1], row[2]
-
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
         """Return those of a tenant's requests (None: of all) that stand, newest first."""
         statement = select(InterimProtection).where(InterimProtection.until_generation.is_(None))
@@ -346,7 +344,10 @@ _UNCONFIRMED = (
 
 
 def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime | None], Exists, Exists]:
-    """Return the columns of `InterimRepository.protection`, of the request that a statement is about."""
+    """Return columns: since when a request's subject is protected, and by what in the newest generation.
+
+    The latter are whether the request has an expert there, and whether it is refused without one.
+    """
     mine = InterimProtection.request_id == request_id
     newest = select(func.max(Generation.number)).scalar_subquery()
     serving = (

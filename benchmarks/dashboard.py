@@ -130,7 +130,7 @@ class Computed:
         self._pids = [api]
         if postgres_url is None:
             return
-        engine = create_engine_from(load_settings(_env_file=None, database_url=postgres_url), pool_size=1)
+        engine = create_engine_from(load_settings(_env_file=None, database_url=postgres_url), connections=2)
         with engine.connect() as connection:
             mine = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
             found = connection.execute(text("SELECT pid FROM pg_stat_activity WHERE datname = 'bench'"))

@@ -135,7 +135,7 @@ def settings(postgres_url: str, redis_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture(scope="session")
 def engine(postgres_url: str) -> Iterator[Engine]:
     """The SQLAlchemy engine on the shared database, as the service configures it."""
-    engine = create_engine_from(load_settings(_env_file=None, database_url=postgres_url), pool_size=5)
+    engine = create_engine_from(load_settings(_env_file=None, database_url=postgres_url), connections=10)
     yield engine
     engine.dispose()
 

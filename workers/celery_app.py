@@ -89,10 +89,10 @@ def _start_outbox(**_: Any) -> None:
     global _outbox, _webhooks
     if _outbox is None:
         settings = get_settings()
-        sessions = session_factory(create_engine_from(settings, pool_size=2))
+        sessions = session_factory(create_engine_from(settings, connections=4))
         _outbox = OutboxLoop(sessions, settings, celery_publisher(app))
         _outbox.start()
-        _webhooks = WebhookLoop(session_factory(create_engine_from(settings, pool_size=4)), settings)
+        _webhooks = WebhookLoop(session_factory(create_engine_from(settings, connections=8)), settings)
         _webhooks.start()
 
 

@@ -55,7 +55,7 @@ class Runtime:
         Raises:
             ModelNotFoundError: The setting that names the model must be corrected.
         """
-        sessions = session_factory(create_engine_from(settings, pool_size=4))
+        sessions = session_factory(create_engine_from(settings, connections=8))
         return cls(
             settings=settings,
             sessions=sessions,

@@ -22,7 +22,7 @@ class AuditRepository(Repository[AuditEvent]):
 
     def append(self, event: AuditEvent) -> AuditEvent:
         """Write the event as the newest one; the transaction holds the ledger lock."""
-        self.session.info[_TAIL] = self.session.get_transaction(), self.add(event)
+        self.session.info[_TAIL] = self.session.get_transaction(), self.insert(event)
         return event
 
     def tail_locked(self) -> AuditEvent | None:
@@ -92,12 +92,9 @@ class AuditRepository(Repository[AuditEvent]):
 
     def salt(self, subject_id: str, fresh: bytes) -> bytes:
         """Return the subject's salt, stored as `fresh` if there was none."""
-        self.session.execute(
-            insert(AuditSalt).values(subject_id=subject_id, salt=fresh).on_conflict_do_nothing()
-        )
-        return self.session.execute(
-            select(AuditSalt.salt).where(AuditSalt.subject_id == subject_id)
-        ).scalar_one()
+        offered = insert(AuditSalt).values(subject_id=subject_id, salt=fresh)
+        kept = offered.on_conflict_do_update(index_elements=["subject_id"], set_={"salt": AuditSalt.salt})
+        return self.session.execute(kept.returning(AuditSalt.salt)).scalar_one()
 
     def forget_salt(self, subject_id: str) -> bool:
         """Delete the subject's salt, and tell whether there was one."""

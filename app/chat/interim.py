@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.db.session import SessionFactory
@@ -10,9 +11,12 @@ from app.kit.logging import get_logger
 from app.lumoe.interim import InterimEntry, interim_record
 from app.lumoe.mllm import MLLM
 from app.registry.service import InterimRow
+from app.removal.evidence import SealedEvidence
 from app.removal.service import RemovalService
 from app.settings import Settings
 
+_TOGETHER = 16
+"""So many subjects' evidence is in memory at once, encrypted."""
 _log = get_logger("interim")
 
 
@@ -59,26 +63,29 @@ class InterimLoader:
         A picture that cannot be read is left out, and so is whatever was purged: the rest still protects.
         """
         unreadable = []
-        for row in rows:
-            if row.id not in self._held:
+        fresh = [row for row in rows if row.id not in self._held]
+        for some in (fresh[i : i + _TOGETHER] for i in range(0, len(fresh), _TOGETHER)):
+            for row, sealed in zip(some, self._taken(some), strict=True):
                 try:
-                    self._held[row.id] = self._read(row)
+                    self._held[row.id] = self._entry(row, sealed)
                 except DecryptionError:
                     _log.exception("subject not readable", request=row.request_id)
                     unreadable.append(row.request_id)
         self._held = {row.id: self._held[row.id] for row in rows if row.id in self._held}
         return Loaded(tuple(self._held.values()), tuple(unreadable))
 
-    def _read(self, row: InterimRow) -> InterimEntry:
+    def _taken(self, rows: Sequence[InterimRow]) -> list[SealedEvidence]:
+        """Return the evidence of several, still encrypted, with one turn at the ledger for all of them."""
         with self._sessions.begin() as session:  # the access is on the record before anything is opened
             service = RemovalService(session, self._settings)
-            klass = service.get(row.request_id, None).klass
-            sealed = service.sealed_evidence(row.request_id, actor=self._actor)
+            return [service.sealed_evidence(row.request_id, actor=self._actor) for row in rows]
+
+    def _entry(self, row: InterimRow, sealed: SealedEvidence) -> InterimEntry:
         subject = sealed.subject()
         names = () if subject is None else (subject.name, *subject.aliases)
         aliases = tuple(dict.fromkeys(name for name in names if name))
         facts = tuple(subject.facts.values()) if subject is not None else ()
-        record = interim_record(self._mllm, aliases, klass, sealed.pictures(), facts)
+        record = interim_record(self._mllm, aliases, sealed.klass, sealed.pictures(), facts)
         if not aliases and not len(record.prototypes):
             _log.warning("nothing left to protect by", request=row.request_id)
         return InterimEntry(row.expert_id, record)

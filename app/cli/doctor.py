@@ -22,7 +22,7 @@ def doctor(as_json: JsonOption = False) -> None:
         from app.settings import get_settings
 
         settings = get_settings()
-        engine = create_engine_from(settings, pool_size=1)
+        engine = create_engine_from(settings, connections=2)
         try:
             report = examine(session_factory(engine), settings)
         finally:

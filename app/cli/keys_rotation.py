@@ -90,7 +90,7 @@ def _rekey(settings: Settings) -> dict[str, Any]:
     from app.db.session import create_engine_from, session_factory
     from app.removal.rekeying import keep_keys_of_files, keys_in_use, rekey
 
-    engine = create_engine_from(settings, pool_size=2)
+    engine = create_engine_from(settings, connections=4)
     try:
         sessions = session_factory(engine)
         found = rekey(sessions, settings, actor="system:cli")

@@ -133,7 +133,7 @@ def database() -> Iterator[Session]:
     from app.settings import get_settings
 
     use_running_stack()
-    engine = create_engine_from(get_settings(), pool_size=1)
+    engine = create_engine_from(get_settings(), connections=2)
     try:
         with database_explained(), session_factory(engine)() as session:
             yield session

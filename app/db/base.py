@@ -1,9 +1,9 @@
 """Declarative base, naming convention and column types shared by all tables."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, String, Text
+from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
@@ -35,5 +35,8 @@ Document = Annotated[JsonObject, mapped_column(JSONB)]
 
 class Base(DeclarativeBase):
     """Base of all tables. There are no relationships: repositories say what they read."""
+
+    if TYPE_CHECKING:
+        __table__: ClassVar[Table]
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)

@@ -1,10 +1,10 @@
 """Typed base of all repositories: the only place where SQL is written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, SessionTransaction
 
 from app.db.base import Base
@@ -37,6 +37,20 @@ class Repository(Generic[M]):
         """Insert `row` now, so that constraint violations show here."""
         self.session.add(row)
         self.session.flush()
+        return row
+
+    def add_all(self, rows: Iterable[M]) -> None:
+        """Insert several as `add` does, together; those that are there already are written if changed."""
+        self.session.add_all(rows)
+        self.session.flush()
+
+    def insert(self, row: M) -> M:
+        """Insert `row` as `add` does, for a row that this transaction does not change again.
+
+        It is no object of the session's, and what the database sets by itself is not read back.
+        """
+        values = {name: value for name, value in vars(row).items() if not name.startswith("_sa_")}
+        self.session.execute(insert(self.model.__table__), values)
         return row
 
     def all(self, statement: Select[M]) -> Sequence[M]:

@@ -26,7 +26,7 @@ def ensure_keys(home: Home, environment: Mapping[str, str]) -> dict[str, str]:
         home: where the keys are kept; its database stores their hashes alone.
         environment: holds ``LETHE_DATABASE_URL``.
     """
-    engine = create_engine_from(load_settings(database_url=environment["LETHE_DATABASE_URL"]), pool_size=1)
+    engine = create_engine_from(load_settings(database_url=environment["LETHE_DATABASE_URL"]), connections=2)
     sessions = session_factory(engine)
     try:
         keys = {name: key for name, key in home.keys().items() if name in _FIRST and _valid(sessions, key)}

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any, cast
 
-from sqlalchemy import delete, func, literal, or_, select, update
+from sqlalchemy import CursorResult, Exists, ScalarSelect, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -133,6 +134,7 @@ class GenerationRepository(Repository[Generation]):
             members: all the (expert id, version) it has, in place of those of `base`.
         """
         self.add(generation)
+        copied_rows = 0
         if members is None:
             copied = select(
                 literal(generation.number), GenerationExpert.expert_id, GenerationExpert.version
@@ -141,18 +143,15 @@ class GenerationRepository(Repository[Generation]):
                 own = select(Expert.id).where(Expert.request_id == without)
                 copied = copied.where(GenerationExpert.expert_id.not_in(own))
             columns = ["generation", "expert_id", "version"]
-            self.session.execute(insert(GenerationExpert).from_select(columns, copied))
+            done = self.session.execute(insert(GenerationExpert.__table__).from_select(columns, copied))
+            copied_rows = cast("CursorResult[Any]", done).rowcount
         rows = [
             {"generation": generation.number, "expert_id": expert_id, "version": version}
             for expert_id, version in [*(members or ()), *([add] if add is not None else ())]
         ]
         if rows:
             self.session.execute(insert(GenerationExpert), rows)
-        return self.session.execute(
-            select(func.count())
-            .select_from(GenerationExpert)
-            .where(GenerationExpert.generation == generation.number)
-        ).scalar_one()
+        return copied_rows + len(rows)
 
     def add_expert(self, expert: Expert) -> None:
         """Write an expert version unless it is already there."""
@@ -244,6 +243,19 @@ class InterimRepository(Repository[InterimProtection]):
             .order_by(InterimProtection.id)
         )
 
+    def members(self, number: int) -> Sequence[tuple[str, str]]:
+        """Return ids and requests of a generation's, oldest first: what every replica reads of each."""
+        table = InterimProtection.__table__.c
+        rows = self.session.execute(
+            select(table.id, table.request_id)
+            .where(
+                table.from_generation <= number,
+                or_(table.until_generation.is_(None), table.until_generation > number),
+            )
+            .order_by(table.id)
+        )
+        return [(row[0], row[1]) for row in rows]
+
     def current(self, request_id: str) -> InterimProtection | None:
         """Return the request's own one, if it stands."""
         return self.first(
@@ -276,6 +288,12 @@ class InterimRepository(Repository[InterimProtection]):
             select(RemovalRequest.tenant_id).where(RemovalRequest.id == request_id)
         ).scalar_one()
 
+    def tenants_of(self, request_ids: Collection[str]) -> dict[str, str]:
+        """Return whose requests these are."""
+        table = RemovalRequest.__table__.c
+        rows = self.session.execute(select(table.id, table.tenant_id).where(table.id.in_(request_ids)))
+        return {row[0]: row[1] for row in rows}
+
     def superseded(self, request_ids: Collection[str]) -> set[str]:
         """Return those of these requests whose protection another for the same subject took over."""
         return set(
@@ -288,7 +306,7 @@ class InterimRepository(Repository[InterimProtection]):
 
     def start(self, request_id: str, generation: int) -> None:
         """Protect from `generation` on."""
-        self.add(InterimProtection(id=new_id("prt"), request_id=request_id, from_generation=generation))
+        self.insert(InterimProtection(id=new_id("prt"), request_id=request_id, from_generation=generation))
 
     def end(self, protection: InterimProtection, generation: int, by: str) -> None:
         """Protect no longer from `generation` on."""
@@ -309,32 +327,6 @@ class InterimRepository(Repository[InterimProtection]):
             .execution_options(synchronize_session=False)
         ).all()
 
-    def protection(self, request_id: str) -> tuple[datetime | None, bool, bool]:
-        """Return since when the request's subject is protected, and by what in the newest generation.
-
-        The latter is whether the request has an expert there, and whether it is refused without one.
-        """
-        mine = InterimProtection.request_id == request_id
-        newest = select(func.max(Generation.number)).scalar_subquery()
-        serving = (
-            select(Expert.id)
-            .join(
-                GenerationExpert,
-                (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
-            )
-            .where(Expert.request_id == request_id, GenerationExpert.generation == newest)
-        )
-        row = self.session.execute(
-            select(
-                select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery(),
-                serving.exists(),
-                select(InterimProtection.id)
-                .where(mine, InterimProtection.until_generation.is_(None))
-                .exists(),
-            )
-        ).one()
-        return row[0], row[1], row[2]
-
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
         """Return those of a tenant's requests (None: of all) that stand, newest first."""
         statement = select(InterimProtection).where(InterimProtection.until_generation.is_(None))
@@ -349,6 +341,26 @@ _UNCONFIRMED = (
     InterimProtection.protected_at.is_(None),
     or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),
 )
+
+
+def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime | None], Exists, Exists]:
+    """Return columns: since when a request's subject is protected, and by what in the newest generation.
+
+    The latter are whether the request has an expert there, and whether it is refused without one.
+    """
+    mine = InterimProtection.request_id == request_id
+    newest = select(func.max(Generation.number)).scalar_subquery()
+    serving = (
+        select(Expert.id)
+        .join(
+            GenerationExpert,
+            (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
+        )
+        .where(Expert.request_id == request_id, GenerationExpert.generation == newest)
+    )
+    refused = select(InterimProtection.id).where(mine, InterimProtection.until_generation.is_(None))
+    since = select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery()
+    return since, serving.exists(), refused.exists()
 
 
 class ReplicaRepository(Repository[Replica]):

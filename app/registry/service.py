@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
-from typing import Literal, Protocol
+from typing import Protocol
 
 from sqlalchemy.orm import Session
 
@@ -91,14 +91,6 @@ class Step:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
-    """How a request's subject is protected in the newest generation, and since when on all live replicas."""
-
-    kind: Literal["interim", "expert"]
-    since: datetime | None
-
-
 class RegistryService:
     """One transaction's view of the registry. It never commits; replicas are woken after the commit."""
 
@@ -138,20 +130,13 @@ class RegistryService:
     def live_interims(self, generation: int | None = None) -> list[InterimRow]:
         """Return the subjects that a generation, by default the newest, refuses without an expert."""
         number = self.newest() if generation is None else generation
-        return [InterimRow(row.id, row.request_id) for row in self._interims.of(number)]
+        return [InterimRow(*member) for member in self._interims.members(number)]
 
     def listed_interims(
         self, tenant_id: str | None, *, after: str | None, limit: int
     ) -> Page[InterimProtection]:
         """Return the interim protections of a tenant (None: of all) that stand, newest first."""
         return self._interims.listed(tenant_id, after=after, limit=limit)
-
-    def protection(self, request_id: str) -> Protection | None:
-        """Return how the request's subject is protected in the newest generation; None if it is not."""
-        since, by_expert, by_rule = self._interims.protection(request_id)
-        if by_expert:
-            return Protection("expert", since)
-        return Protection("interim", since) if by_rule else None
 
     def confirm(self) -> None:
         """Note, with the time and in the audit trail, which protections every live replica serves by now.
@@ -166,12 +151,14 @@ class RegistryService:
         if not live:
             return
         served = min(replica.generation for replica in live)
-        for protection in self._interims.confirm(served):
+        confirmed = self._interims.confirm(served)
+        tenants = self._interims.tenants_of([protection.request_id for protection in confirmed])
+        for protection in confirmed:
             AuditService(self._session).append(
                 "protection.confirmed",
                 actor="system:registry",
                 subject_id=protection.request_id,
-                tenant_id=self._interims.tenant_of(protection.request_id),
+                tenant_id=tenants[protection.request_id],
                 payload={"generation": served, "replicas": len(live)},
             )
 

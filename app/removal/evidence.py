@@ -29,6 +29,7 @@ class SealedEvidence:
     """What is left of a request's evidence, still encrypted, so that it is opened outside any transaction."""
 
     request_id: str
+    klass: str
     sealed_subject: bytes | None
     sealed_pictures: tuple[tuple[str, bytes], ...]
     cipher: EvidenceCipher
@@ -96,14 +97,16 @@ class EvidenceStore:
         rows = self._pictures.of([request.id, *linked])
         kept = {row.content_sha256: (row.id, row.sealed) for row in rows if row.sealed is not None}
         self._accessed(request, actor, "subject and pictures", len(kept))
-        return SealedEvidence(request.id, request.subject_sealed, tuple(kept.values()), self._cipher)
+        pictures = tuple(kept.values())
+        return SealedEvidence(request.id, request.klass, request.subject_sealed, pictures, self._cipher)
 
-    def store_pictures(self, request_id: str, pictures: Sequence[Picture]) -> None:
+    def store_pictures(self, request_id: str, pictures: Sequence[Picture], *, first: bool = False) -> None:
         """Encrypt and store pictures; one that is there already is skipped, one that was purged restored.
 
-        They are kept no larger than any model looks at, so that nobody who reads them waits for more.
+        They are kept no larger than any model looks at, so that nobody who reads them waits for more. With
+        `first` the request has just been made, and has none.
         """
-        known = {row.content_sha256: row for row in self._pictures.of([request_id])}
+        known = {} if first else {row.content_sha256: row for row in self._pictures.of([request_id])}
         for picture in pictures:
             row = known.get(picture.content_sha256)
             if row is not None and row.sealed is not None:
@@ -120,7 +123,7 @@ class EvidenceStore:
                 known[picture.content_sha256] = row
             row.sealed = self._cipher.encrypt(encode_png(image), picture_aad(row.id))
             row.purged_at = None
-            self._pictures.add(row)
+        self._pictures.add_all(known.values())
 
     def open_pictures(
         self, request: RemovalRequest, followers: Sequence[RemovalRequest], *, actor: str

@@ -209,16 +209,17 @@ class FilingService:
                 expected_by=now + timedelta(days=self._settings.response_days),
             )
         )
-        removal.evidence.store_pictures(request_id, pictures)
+        removal.evidence.store_pictures(request_id, pictures, first=True)
         facts: dict[str, JsonValue] = {"pictures": len(pictures), "linked_to": request.linked_to_id}
         removal.lifecycle.created(request, principal.key_id, facts)
         if first is not None:
             self._follow(request, first, bool(pictures))
+            state = removal.state(request_id)
         else:
-            removal.transition(request_id, Event.SUBMIT, actor=principal.key_id)
+            state = removal.transition(request_id, Event.SUBMIT, actor=principal.key_id)
             if removal.policies.in_force().review == "auto":
-                removal.approve(request_id, actor="policy:auto")
-        return self._accepted(request)
+                state = removal.approve(request_id, actor="policy:auto")
+        return _accepted(request, state)
 
     def _follow(self, request: RemovalRequest, first: RemovalRequest, with_pictures: bool) -> None:
         """Link to the first request; pictures it was waiting for put it back into the queue."""
@@ -228,14 +229,15 @@ class FilingService:
             self._removal.transition(first.id, Event.ADD_EVIDENCE, actor="system:link")
             self._removal.transition(first.id, Event.ENQUEUE, actor="system:link")
 
-    def _accepted(self, request: RemovalRequest) -> Filed:
-        links = Links.of(request.id, request.linked_to_id)
-        accepted = Accepted(
-            id=request.id,
-            state=self._removal.state(request.id),
-            linked_to=request.linked_to_id,
-            created_at=request.created_at,
-            expected_by=request.expected_by,
-            links=links,
-        )
-        return Filed(202, links.status, accepted.model_dump(mode="json"))
+
+def _accepted(request: RemovalRequest, state: State) -> Filed:
+    links = Links.of(request.id, request.linked_to_id)
+    accepted = Accepted(
+        id=request.id,
+        state=state,
+        linked_to=request.linked_to_id,
+        created_at=request.created_at,
+        expected_by=request.expected_by,
+        links=links,
+    )
+    return Filed(202, links.status, accepted.model_dump(mode="json"))

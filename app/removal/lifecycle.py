@@ -15,6 +15,7 @@ from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNo
 from app.removal.repository import (
     EventRepository,
     MeasurementRepository,
+    OutboxRepository,
     RequestRepository,
     WorkRepository,
 )
@@ -39,6 +40,7 @@ class Lifecycle:
         self._generations = GenerationWriter(session, redis_url)
         self._requests = RequestRepository(session)
         self._events = EventRepository(session)
+        self._outbox = OutboxRepository(session)
         self._work = WorkRepository(session)
         self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
@@ -92,9 +94,8 @@ class Lifecycle:
         followers = self._requests.followers(request_id) if request.linked_to_id is None else ()
         if event in (Event.CANCEL, Event.REVOKE):
             require_unfollowed(followers)
-        if not self._requests.move(request_id, state, new):
+        if not self._requests.move(request_id, state, new, **_columns(event, new, reason, reason_code)):
             raise _illegal(request, event)
-        self._requests.patch(request_id, **_columns(event, new, reason, reason_code))
         if event is Event.ADD_EVIDENCE:
             self._work.forget_checkpoints(request_id)
         if new in ENDED and new is not State.FAILED:
@@ -124,9 +125,9 @@ class Lifecycle:
     def follow(self, request: RemovalRequest, new: State, *, actor: str) -> None:
         """Bring a linked request to the state of the one it follows."""
         state = State(request.state)
-        if state is new or not self._requests.move(request.id, state, new):
+        percent = 100 if new is State.ACTIVE else request.percent
+        if state is new or not self._requests.move(request.id, state, new, percent=percent):
             return
-        self._requests.patch(request.id, percent=100 if new is State.ACTIVE else request.percent)
         self._record(request, FOLLOW, state, new, actor, None, None, None)
 
     def enqueue(self, request_id: str) -> str:
@@ -134,7 +135,7 @@ class Lifecycle:
         message = OutboxMessage(
             id=new_id("out"), request_id=request_id, task=PROCESS_TASK, traceparent=traceparent()
         )
-        self._requests.enqueue(message)
+        self._outbox.insert(message)
         return message.id
 
     def check_token(self, request_id: str, token: int | None) -> None:
@@ -168,7 +169,7 @@ class Lifecycle:
         data: Mapping[str, JsonValue] | None = None,
     ) -> None:
         """Add an event that is no transition to the request's history."""
-        self._events.add(
+        self._events.insert(
             RequestEvent(
                 id=new_id("evt"),
                 request_id=request_id,
@@ -192,7 +193,7 @@ class Lifecycle:
         reason_code: str | None,
         data: Mapping[str, JsonValue] | None,
     ) -> None:
-        self._events.add(
+        self._events.insert(
             RequestEvent(
                 id=new_id("evt"),
                 request_id=request.id,

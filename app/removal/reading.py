@@ -1,8 +1,6 @@
 """What can be read about requests: lists, status, events, report."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -10,23 +8,19 @@ from app.accounts.principal import Principal
 from app.db.models import RemovalRequest, RequestEvent
 from app.db.repository import Page
 from app.kit.canonical import JsonValue
-from app.kit.clock import rfc3339, utcnow
-from app.registry.service import RegistryService
+from app.kit.clock import rfc3339
 from app.removal.records import Score
 from app.removal.repository import EventRepository, RequestRepository
 from app.removal.schemas import (
     EvidenceView,
     Links,
     RequestView,
-    ScoreView,
-    StageView,
     StatusView,
     SubjectView,
-    TransitionView,
 )
 from app.removal.service import RemovalService
-from app.removal.states import ENDED, FINAL, WAITING, WORKING, State
-from app.removal.timeline import Stage, remaining_seconds, timeline, usual_seconds
+from app.removal.states import FINAL, State
+from app.removal.status import read_status
 from app.settings import Settings
 
 SCOPE = (
@@ -34,24 +28,16 @@ SCOPE = (
     "holds its weights can still ask it. The next full retraining must leave out what the exclusion "
     "manifest lists."
 )
-_UNPROTECTED = ENDED - {State.FAILED}
-_WAITS_FOR = {
-    State.IN_REVIEW: "Waiting for an operator: POST /requests/{id}/approve or /reject.",
-    State.NEEDS_EVIDENCE: "Waiting for pictures of the subject: POST /requests/{id}/evidence.",
-    State.NEEDS_ATTENTION: "Waiting for an operator: look at `reason`, `scores` and "
-    "/requests/{id}/failures, then POST /requests/{id}/retry or /reject.",
-}
 
 
 class ReadingService:
     """One transaction's view of requests for people. Reading a subject is audited, so it writes too."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
-        self._settings = settings
+        self._session = session
         self._removal = RemovalService(session, settings)
         self._requests = RequestRepository(session)
         self._events = EventRepository(session)
-        self._registry = RegistryService(session, settings)
 
     def listed(
         self, principal: Principal, *, states: Sequence[str], after: str | None, limit: int
@@ -85,41 +71,7 @@ class ReadingService:
         Raises:
             RequestNotFound: no such request, or another tenant's.
         """
-        request = self._removal.get(request_id, principal.sees)
-        lead = self._lead(request)
-        state = State(request.state)
-        scores = self._removal.scores(lead.id)
-        transitions = self._events.transitions(request.id)
-        stages = self._stages(request, lead, transitions)
-        protection = self._registry.protection(lead.id) if request.state not in _UNPROTECTED else None
-        cap = (lead.policy or {}).get("max_attempts")
-        return StatusView(
-            id=request.id,
-            state=state,
-            final=state in FINAL,
-            waiting=state in WAITING,
-            hint=_WAITS_FOR[state].format(id=lead.id) if state in WAITING else None,
-            stage=lead.stage if state in WORKING else None,
-            percent=100 if state is State.ACTIVE else lead.percent,
-            message=lead.message,
-            eta=self._eta(lead, stages),
-            attempt=lead.attempt,
-            max_attempts=cap if isinstance(cap, int) else None,
-            cancel_requested=request.cancel_requested_at is not None,
-            linked_to=request.linked_to_id,
-            protection=protection.kind if protection else None,
-            protected_at=(protection.since or _activated(transitions)) if protection else None,
-            base_knows_subject=lead.base_knows_subject,
-            reason_code=request.reason_code or lead.reason_code,
-            reason=request.reason or lead.reason,
-            created_at=request.created_at,
-            updated_at=max(request.updated_at, lead.updated_at),
-            expected_by=request.expected_by,
-            transitions=[_transition(event) for event in transitions],
-            stages=[StageView(**asdict(stage)) for stage in stages],
-            scores=[ScoreView.of(score) for score in scores] or None,
-            links=Links.of(request.id, request.linked_to_id),
-        )
+        return read_status(self._session, principal, request_id)
 
     def events(
         self, principal: Principal, request_id: str, *, after: int
@@ -229,34 +181,6 @@ class ReadingService:
     def _lead(self, request: RemovalRequest) -> RemovalRequest:
         return self._removal.get(request.linked_to_id, None) if request.linked_to_id else request
 
-    def _stages(
-        self, request: RemovalRequest, lead: RemovalRequest, own: Sequence[RequestEvent]
-    ) -> list[Stage]:
-        state = State(lead.state)
-        moves = own if lead is request else self._events.transitions(lead.id)
-        working = state is State.QUEUED or state in WORKING
-        usual = usual_seconds(list(self._events.lately_active(20).values())) if working else None
-        return timeline(moves, state, utcnow(), usual)
-
-    def _eta(self, request: RemovalRequest, stages: Sequence[Stage]) -> datetime | None:
-        """What the stages that are left usually take; without a history, this request's own speed so far.
-
-        A request that waits for a worker is told by how long others took, their waiting included.
-        """
-        state, now = State(request.state), utcnow()
-        if state is State.QUEUED and request.queued_at is not None:
-            usual = self._requests.median_duration()
-            return None if usual is None else max(request.queued_at + usual, now + timedelta(seconds=1))
-        if state not in WORKING:
-            return None
-        left = remaining_seconds(stages)
-        if left is not None:
-            return now + timedelta(seconds=max(left, 1.0))
-        begun = min((stage.started_at for stage in stages if stage.started_at is not None), default=None)
-        if begun is None or request.percent < 10:
-            return None
-        return now + (now - begun) * ((100 - request.percent) / request.percent)
-
 
 def request_view(request: RemovalRequest) -> RequestView:
     """Return the wire form of a request, without its subject."""
@@ -293,16 +217,6 @@ def event_json(event: RequestEvent) -> dict[str, JsonValue]:
         "data": event.data,
         "at": rfc3339(event.created_at),
     }
-
-
-def _activated(transitions: Sequence[RequestEvent]) -> datetime | None:
-    return next((event.created_at for event in transitions if event.to_state == State.ACTIVE), None)
-
-
-def _transition(event: RequestEvent) -> TransitionView:
-    return TransitionView(
-        state=event.to_state or "", event=event.event or "", at=event.created_at, reason=event.message or None
-    )
 
 
 def measured(score: Score) -> dict[str, JsonValue]:

@@ -1,9 +1,9 @@
 """SQL of removal requests and what belongs to them."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import Interval, Select, delete, exists, func, literal_column, select, type_coerce, update
+from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
@@ -28,6 +28,7 @@ from app.kit.canonical import JsonValue
 from app.removal.states import ENDED
 
 _ENDED = [state.value for state in ENDED]
+_REQUESTS = RemovalRequest.__table__
 
 
 class RequestRepository(Repository[RemovalRequest]):
@@ -110,24 +111,22 @@ class RequestRepository(Repository[RemovalRequest]):
             .order_by(RemovalRequest.id)
         ).all()
 
-    def move(self, request_id: str, from_state: str, to_state: str) -> bool:
-        """Change the state if it still is `from_state`, and tell whether it was."""
+    def move(self, request_id: str, from_state: str, to_state: str, **values: object) -> bool:
+        """Change the state, and other columns with it, if it still is `from_state`; tell whether it was."""
         changed = self.session.execute(
-            update(RemovalRequest)
-            .where(RemovalRequest.id == request_id, RemovalRequest.state == from_state)
-            .values(state=to_state, updated_at=func.clock_timestamp())
-            .returning(RemovalRequest.id)
-            .execution_options(synchronize_session=False)
+            update(_REQUESTS)
+            .where(_REQUESTS.c.id == request_id, _REQUESTS.c.state == from_state)
+            .values(**values, state=to_state, updated_at=func.clock_timestamp())
+            .returning(_REQUESTS.c.id)
         )
         return changed.first() is not None
 
     def patch(self, request_id: str, **values: object) -> None:
         """Set columns other than `state`."""
         self.session.execute(
-            update(RemovalRequest)
-            .where(RemovalRequest.id == request_id)
+            update(_REQUESTS)
+            .where(_REQUESTS.c.id == request_id)
             .values(**values, updated_at=func.clock_timestamp())
-            .execution_options(synchronize_session=False)
         )
 
     def lease_token(self, request_id: str) -> int | None:
@@ -149,11 +148,6 @@ class RequestRepository(Repository[RemovalRequest]):
         ).all()
         return len(rows), rows[-1][0] if rows else None
 
-    def enqueue(self, message: OutboxMessage) -> None:
-        """Write the job beside the state change that wants it."""
-        self.session.add(message)
-        self.session.flush()
-
     def serving_fingerprint(self) -> str | None:
         """Return the fingerprint of the base model that the replica with the newest heartbeat serves."""
         return self.session.execute(
@@ -162,18 +156,6 @@ class RequestRepository(Repository[RemovalRequest]):
             .order_by(Replica.heartbeat_at.desc())
             .limit(1)
         ).scalar_one_or_none()
-
-    def median_duration(self) -> timedelta | None:
-        """Return the median time from queue to active over the last 20 requests that got there."""
-        reached = (
-            select(type_coerce(RequestEvent.created_at - RemovalRequest.queued_at, Interval()))
-            .join(RemovalRequest, RemovalRequest.id == RequestEvent.request_id)
-            .where(RequestEvent.event == literal_column("'activate'"), RemovalRequest.queued_at.is_not(None))
-            .order_by(RequestEvent.seq.desc())
-            .limit(20)
-        )
-        durations = sorted(self.session.scalars(reached))
-        return durations[len(durations) // 2] if durations else None
 
     def erase(self, request_id: str, subject_token: str, now: datetime) -> None:
         """Forget whom the request was about, and what people wrote about it."""
@@ -193,6 +175,12 @@ class RequestRepository(Repository[RemovalRequest]):
             .values(message="", data={})
             .execution_options(synchronize_session=False)
         )
+
+
+class OutboxRepository(Repository[OutboxMessage]):
+    """Jobs, written beside the state changes that want them."""
+
+    model = OutboxMessage
 
 
 class EventRepository(Repository[RequestEvent]):
@@ -218,18 +206,6 @@ class EventRepository(Repository[RequestEvent]):
             .limit(limit)
         )
         return newest[::-1]
-
-    def lately_active(self, limit: int) -> dict[str, list[RequestEvent]]:
-        """Return the state changes of the requests that became active last, by request, oldest first."""
-        last = select(RequestEvent.request_id).where(RequestEvent.event == literal_column("'activate'"))
-        newest = last.order_by(RequestEvent.seq.desc()).limit(limit)
-        found: dict[str, list[RequestEvent]] = {}
-        statement = select(RequestEvent).where(
-            RequestEvent.request_id.in_(newest), RequestEvent.to_state.is_not(None)
-        )
-        for event in self.all(statement.order_by(RequestEvent.seq)):
-            found.setdefault(event.request_id, []).append(event)
-        return found
 
     def transitions(self, request_id: str) -> Sequence[RequestEvent]:
         """Return the state changes alone."""

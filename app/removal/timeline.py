@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
 from typing import Literal, Protocol
 
 from app.removal.states import STAGES, WORKING, State
@@ -83,16 +82,6 @@ def _at_rest(name: str, last: str | None, state: State) -> Progress:
     if state is State.REVOKED:
         return "done" if i <= reached else "ahead"
     return "done" if i < reached else "stopped" if i == reached else "ahead"
-
-
-def usual_seconds(histories: Sequence[Sequence[Moved]]) -> dict[str, float]:
-    """Return the median duration in seconds of each stage over requests that became active."""
-    taken: dict[str, list[float]] = {}
-    for moves in histories:
-        for name, (started, ended) in _spans(moves).items():
-            if ended is not None:
-                taken.setdefault(name, []).append((ended - started).total_seconds())
-    return {name: median(values) for name, values in taken.items()}
 
 
 def _spans(moves: Sequence[Moved]) -> dict[str, tuple[datetime, datetime | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
@@ -16,11 +17,15 @@ STATE_CHANGED = "request.state_changed"
 
 
 class WebhookOutbox:
-    """Messages within the caller's transaction: they are there exactly if the change is."""
+    """Messages within the caller's transaction: they are there exactly if the change is.
+
+    Whom to tell is asked once for each tenant: several changes in one transaction happen at once.
+    """
 
     def __init__(self, session: Session) -> None:
         self._webhooks = WebhookRepository(session)
         self._messages = MessageRepository(session)
+        self._told: dict[str, Sequence[str]] = {}
 
     def state_changed(
         self,
@@ -50,7 +55,9 @@ class WebhookOutbox:
             waiting: whether it waits for a person.
             reason_code: stable code, if there is one.
         """
-        told = self._webhooks.to_be_told(tenant_id, ROOT_TENANT)
+        told = self._told.get(tenant_id)
+        if told is None:
+            told = self._told[tenant_id] = self._webhooks.to_be_told(tenant_id, ROOT_TENANT)
         if not told:
             return
         body = json.dumps(

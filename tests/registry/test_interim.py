@@ -1,15 +1,16 @@
 """Interim protection in the registry: which generations have it, who knows since when, what ends it."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import literal, select
 
 from app.db.models import AuditEvent, InterimProtection, Replica
 from app.kit.ids import new_id
 from app.registry.generations import GenerationWriter
-from app.registry.repository import ReplicaRepository
-from app.registry.service import Protection, RegistryService
+from app.registry.repository import ReplicaRepository, protection_of
+from app.registry.service import RegistryService
 from tests.registry.test_service import Ref, live, publish, published
 from tests.service import Service
 
@@ -20,9 +21,16 @@ def interims(service: Service, generation: int | None = None) -> list[str]:
         return [row.request_id for row in rows]
 
 
+class Protection(NamedTuple):
+    kind: str
+    since: datetime | None
+
+
 def protection(service: Service, request_id: str) -> Protection | None:
     with service.sessions.begin() as session:
-        return RegistryService(session, service.settings).protection(request_id)
+        since, by_expert, by_rule = session.execute(select(*protection_of(literal(request_id)))).one()
+    kind = "expert" if by_expert else "interim" if by_rule else None
+    return Protection(kind, since) if kind else None
 
 
 def audited(service: Service, request_id: str, like: str = "protection.%") -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from app.removal.states import State
-from app.removal.timeline import remaining_seconds, timeline, usual_seconds
+from app.removal.timeline import remaining_seconds, timeline
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -62,13 +62,6 @@ def test_stopped() -> None:
 
 def test_rejected_before_any_work() -> None:
     assert shown("received", "in_review", "rejected") == [("ahead", None)] * 5
-
-
-def test_usual_is_the_median() -> None:
-    slow = [Move("preparing", START), Move("training", START + timedelta(seconds=60))]
-    assert usual_seconds([moves("preparing", "training"), moves("preparing", "training"), slow]) == {
-        "prepare": 2
-    }
 
 
 USUAL = {"prepare": 10.0, "train": 60.0, "calibrate": 4.0, "verify": 20.0, "publish": 2.0}

@@ -1,0 +1,150 @@
+"""SQL of where a request is: one statement, so that asking again and again costs one trip to the database."""
+
+from typing import Any
+
+from sqlalchemy import Interval, Row, Select, bindparam, case, func, literal_column, select, true, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, distinct_on
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.selectable import LateralFromClause
+
+from app.db.models import RemovalRequest, RequestEvent, VerificationScore
+from app.db.repository import Repository
+from app.registry.repository import protection_of
+from app.removal.states import WORKING, State
+
+LATELY = 20
+"""So many requests that became active last tell what is usual."""
+_request = RemovalRequest.__table__.alias("request")
+_lead = RemovalRequest.__table__.alias("lead")
+_event = RequestEvent.__table__
+_score = VerificationScore.__table__
+_SCORE = ("metric", "value", "n", "low", "high", "threshold", "passed", "reason", "details")
+
+
+class StatusRepository(Repository[RemovalRequest]):
+    """One row with everything that the status of a request tells; columns of tables alone, no objects."""
+
+    model = RemovalRequest
+
+    def find(self, request_id: str, tenant_id: str | None) -> Row[Any] | None:
+        """Return the row of a request that `tenant_id` (None: anybody) may see, as it is in the database now.
+
+        `of`, `to_state`, `event`, `at` and `words` are its state changes, oldest first, and those of the
+        request that it follows; `scores` are documents; `usual` has the median seconds by working state, and
+        `usually_took` is the median time from queue to active, each only where there is work to come.
+        """
+        self.session.flush()  # the ORM does so before its own statements alone
+        if tenant_id is None:
+            return self.session.execute(_OF_ALL, {"id": request_id}).first()
+        return self.session.execute(_OF_TENANT, {"id": request_id, "tenant_id": tenant_id}).first()
+
+
+def _history() -> LateralFromClause:
+    """Return the state changes of a request and of the one it follows, as arrays in the order they came."""
+    columns = {"of": "request_id", "to_state": "to_state", "event": "event", "at": "created_at"}
+    return (
+        select(
+            *(
+                func.array_agg(aggregate_order_by(_event.c[column], _event.c.seq)).label(label)
+                for label, column in (columns | {"words": "message"}).items()
+            )
+        )
+        .where(_event.c.request_id.in_([_request.c.id, _lead.c.id]), _event.c.to_state.is_not(None))
+        .lateral("history")
+    )
+
+
+def _scores() -> ColumnElement[Any]:
+    """Return the newest attempt's scores in the order in which they were measured, as documents."""
+    any_attempt = VerificationScore.__table__.alias("any_attempt")
+    newest = select(func.max(any_attempt.c.attempt)).where(any_attempt.c.request_id == _lead.c.id)
+    parts: list[ColumnElement[Any]] = []
+    for name in _SCORE:
+        parts += [literal_column(f"'{name}'"), _score.c[name]]
+    document = func.json_build_object(*parts)
+    return (
+        select(func.json_agg(aggregate_order_by(document, _score.c.id)))
+        .where(_score.c.request_id == _lead.c.id, _score.c.attempt == newest.scalar_subquery())
+        .scalar_subquery()
+    )
+
+
+def _usual() -> ColumnElement[Any]:
+    """Return the median seconds in each working state, over the requests that became active last.
+
+    A state that was entered more than once counts from the last time.
+    """
+    last = (
+        select(_event.c.request_id)
+        .where(_event.c.event == literal_column("'activate'"))
+        .order_by(_event.c.seq.desc())
+        .limit(LATELY)
+    )
+    left = func.lead(_event.c.created_at).over(partition_by=_event.c.request_id, order_by=_event.c.seq)
+    took = (left - _event.c.created_at).label("took")
+    stays = (
+        select(_event.c.request_id, _event.c.seq, _event.c.to_state, took)
+        .where(_event.c.request_id.in_(last), _event.c.to_state.is_not(None))
+        .subquery("stays")
+    )
+    newest = (
+        select(stays.c.to_state, func.extract("epoch", stays.c.took).label("seconds"))
+        .ext(distinct_on(stays.c.request_id, stays.c.to_state))
+        .order_by(stays.c.request_id, stays.c.to_state, stays.c.seq.desc())
+        .where(stays.c.to_state.in_([literal_column(f"'{state}'") for state in WORKING]))
+        .subquery("newest")
+    )
+    medians = (
+        select(newest.c.to_state, func.percentile_cont(0.5).within_group(newest.c.seconds).label("median"))
+        .where(newest.c.seconds.is_not(None))
+        .group_by(newest.c.to_state)
+        .subquery("medians")
+    )
+    return select(func.json_object_agg(medians.c.to_state, medians.c.median)).scalar_subquery()
+
+
+def _usually_took() -> ColumnElement[Any]:
+    """Return the median time from queue to active over the requests that became active last."""
+    other = RemovalRequest.__table__.alias("other")
+    reached = (
+        select((_event.c.created_at - other.c.queued_at).label("took"))
+        .join(other, other.c.id == _event.c.request_id)
+        .where(_event.c.event == literal_column("'activate'"), other.c.queued_at.is_not(None))
+        .order_by(_event.c.seq.desc())
+        .limit(LATELY)
+        .subquery("reached")
+    )
+    return select(func.percentile_cont(0.5).within_group(reached.c.took)).scalar_subquery()
+
+
+def _statement() -> Select[Any]:
+    history = _history()
+    since, by_expert, by_rule = protection_of(_lead.c.id)
+    queued = _lead.c.state == literal_column(f"'{State.QUEUED}'")
+    working = _lead.c.state.in_([literal_column(f"'{state}'") for state in WORKING])
+    own = ("id", "state", "linked_to_id", "cancel_requested_at", "reason_code", "reason", "created_at",
+           "updated_at", "expected_by")  # fmt: skip
+    followed = ("stage", "percent", "message", "attempt", "base_knows_subject", "queued_at")
+    both = ("id", "state", "reason_code", "reason", "updated_at")
+    return (
+        select(
+            *(_request.c[name] for name in own),
+            *(_lead.c[name] for name in followed),
+            *(_lead.c[name].label(f"lead_{name}") for name in both),
+            _lead.c.policy["max_attempts"].label("max_attempts"),
+            *history.c,
+            type_coerce(_scores(), JSONB).label("scores"),
+            type_coerce(case((queued | working, _usual())), JSONB).label("usual"),
+            type_coerce(case((queued, _usually_took())), Interval()).label("usually_took"),
+            since.label("protected_since"),
+            by_expert.label("by_expert"),
+            by_rule.label("by_rule"),
+        )
+        .join_from(_request, _lead, _lead.c.id == func.coalesce(_request.c.linked_to_id, _request.c.id))
+        .join(history, true())
+        .where(_request.c.id == bindparam("id"))
+    )
+
+
+_OF_ALL = _statement()
+_OF_TENANT = _OF_ALL.where(_request.c.tenant_id == bindparam("tenant_id"))

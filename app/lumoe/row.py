@@ -80,11 +80,6 @@ class Row:
     # -- while it is written -----------------------------------------------------------------------
 
     @property
-    def watched(self) -> bool:
-        """Whether tokens must be looked at one by one: somebody reads along, or it can be cut short."""
-        return self._sink is not None
-
-    @property
     def sampling(self) -> Sampling:
         """How the next tokens are chosen. An expert always writes greedily: drawn words are no refusal."""
         return self._sampling if self.writer is None else GREEDY
@@ -95,23 +90,29 @@ class Row:
         beyond = len(self._tokens) - self.limit
         if beyond >= 0 and self._guard.idle:
             self._seen_enough = True
-        if self._sink is not None:
-            text = self._mllm.decode(self._tokens)
-            if self._taught() and not self._refuses(text, unfinished=True):
-                return False
-            within, settled = self._within_limit(text), self._guard.releasable(text)
-            hinted = bool(self._hinted())
-            self._seen_enough |= beyond > 0 and settled >= within and not hinted
-            ready = 0 if hinted or self._taught() else min(settled, within)
-            if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
-                self._hit = self._check(text, finished=False)
-                if self._hit is not None and not self._unasked(self._hit):
-                    return False
-                if self._hit is None:
-                    self._send(text[:ready])
-            elif not self._sink(""):  # nothing may leave yet, but somebody must still be there to wait for it
-                self._gone = True
+        if self._sink is None and beyond <= 0:  # what is within the limit is read when it is finished
+            return not self._seen_enough
+        text = self._mllm.decode(self._tokens)
+        within, settled = self._within_limit(text), self._guard.releasable(text, self._watch)
+        self._seen_enough |= beyond > 0 and settled >= within and not self._hinted()
+        if self._sink is not None and not self._stream(text, min(settled, within)):
+            return False
         return not (self._gone or self._seen_enough or beyond >= LOOKAHEAD)
+
+    def _stream(self, text: str, settled: int) -> bool:
+        """Hand out what of `text` may leave, at most the `settled` characters; false if none of it may."""
+        if self._taught() and not self._refuses(text, unfinished=True):
+            return False
+        ready = 0 if self._hinted() or self._taught() else settled
+        if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
+            self._hit = self._check(text, finished=False)
+            if self._hit is not None and not self._unasked(self._hit):
+                return False
+            if self._hit is None:
+                self._send(text[:ready])
+        elif self._sink is not None and not self._sink(""):  # somebody must still be there to wait for it
+            self._gone = True
+        return True
 
     def _within_limit(self, text: str) -> int:
         """Return how many characters of what was written the limit lets leave."""

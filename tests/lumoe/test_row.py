@@ -306,8 +306,7 @@ def test_fewer_tokens_beyond_the_limit_tell_as_much(
         for sink in ((lambda _: True) if streamed else None, None)
     ]
     kept = next((n for n, token in enumerate(tokens, 1) if not rows[0].push(token)), len(tokens))
-    reason = "cancelled" if kept < len(tokens) else "stop"
-    rows[0].finish(Generation("", tuple(tokens[:kept]), reason))
+    rows[0].finish(Generation("", tuple(tokens[:kept]), "cancelled" if kept < len(tokens) else "stop"))
     rows[1].finish(Generation("", tuple(tokens), "stop"))
     first, second = (row.answer(1) for row in rows)
     assert (first.guarded, first.answered_by) == (second.guarded, second.answered_by)

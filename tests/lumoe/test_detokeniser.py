@@ -17,7 +17,7 @@ _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 _SEVERAL = ["Ġthe", "ĠĠ", "ÃĤ", "æĹ¥", "æĹ", "¥", "¥a", "ðŁĻ", "Ĥ"]
 
-DECODERS: dict[str, tuple[list[str], object]] = {
+DECODERS: dict[str, tuple[list[str], decoders.Decoder | None]] = {
     "byte level": ([*_LETTERS, *_SEVERAL], decoders.ByteLevel()),
     "byte level, stripped": (
         [*_LETTERS, *_SEVERAL],

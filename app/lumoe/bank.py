@@ -115,7 +115,8 @@ class SlotBank:
     @property
     def resident(self) -> int:
         """How many experts have a slot now."""
-        return sum(slot.index is not None for slot in self._slots.values())
+        with self._changed:
+            return sum(slot.index is not None for slot in self._slots.values())
 
     @property
     def nbytes(self) -> int:

@@ -11,6 +11,7 @@ wait in host memory (pinned, if the model is on a GPU). A tensor is in one place
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -98,6 +99,7 @@ class SlotBank:
         self._changed = threading.Condition(threading.RLock())
         self.limit(max_slots)
         self._rows = threading.local()
+        self._uniform = len({module.weight.dtype for module in self._modules.values()}) == 1
         self.paged_in = 0
         """How many times an expert came back from host memory."""
         self._hooks = {name: self._hook(name) for name in self._modules}
@@ -336,7 +338,8 @@ class SlotBank:
 class Activation:
     """Which expert each row of a batch has, their places kept until `close`; enter it around forward passes.
 
-    The rows' matrices are gathered once and kept, if that does not take too much memory.
+    The rows' matrices are gathered once and kept, if that does not take too much memory: in one piece and in
+    the order in which they are used, because reading them is most of what they cost.
     """
 
     def __init__(self, bank: SlotBank, slots: Sequence[Slot | None]) -> None:
@@ -346,10 +349,8 @@ class Activation:
         bank._count(0 if self._idle else 1)
         device = bank._device
         self._index = torch.tensor([slot.index or 0 if slot else 0 for slot in slots], device=device)
-        each = bank.nbytes // max(1, bank._capacity)
-        self._kept: dict[str, tuple[Tensor, Tensor]] | None = (
-            {} if each * len(slots) <= _KEPT_GATHERED_BYTES else None
-        )
+        self._keeps = bank._uniform and bank.nbytes // bank._capacity * len(slots) <= _KEPT_GATHERED_BYTES
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __enter__(self) -> None:
         self._bank._rows.now = None if self._idle else self
@@ -362,17 +363,30 @@ class Activation:
         with self._bank._changed:
             self._bank._unpin(self._pinned)
             self._bank._count(0 if self._idle else -1)
-            self._pinned, self._idle, self._kept = [], True, None
+            self._pinned, self._idle, self._kept = [], True, {}
 
     def matrices(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the rows' A^T (batch, in, r) and B^T (batch, r, out) of one layer."""
-        found = self._kept.get(name) if self._kept is not None else None
-        if found is None:
-            stack = self._bank._stacks[name]
-            found = stack.a[self._index], stack.b[self._index]
-            if self._kept is not None:
-                self._kept[name] = found
-        return found
+        if self._keeps and not self._kept:
+            self._kept = self._gathered()
+        if self._kept:
+            return self._kept[name]
+        stack = self._bank._stacks[name]
+        return stack.a[self._index], stack.b[self._index]
+
+    def _gathered(self) -> dict[str, tuple[Tensor, Tensor]]:
+        layers = dict(self._bank._stacks)  # as they are now: others may grow
+        shapes = [(len(self._index), *t.shape[1:]) for layer in layers.values() for t in (layer.a, layer.b)]
+        sizes = [math.prod(shape) for shape in shapes]
+        whole = self._index.new_empty(sum(sizes), dtype=next(iter(layers.values())).a.dtype)
+        pieces = iter(
+            [part.view(shape) for part, shape in zip(torch.split(whole, sizes), shapes, strict=True)]
+        )
+
+        def gathered(stack: Tensor) -> Tensor:
+            return torch.index_select(stack, 0, self._index, out=next(pieces))
+
+        return {name: (gathered(layer.a), gathered(layer.b)) for name, layer in layers.items()}
 
 
 def _let_go(place: list[int], released: list[int]) -> None:

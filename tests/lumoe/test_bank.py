@@ -49,6 +49,17 @@ class TestAgainstPeft:
             assert alone != base[row]
         bank.close()
 
+    def test_what_takes_too_much_memory_is_not_kept(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folders = [make_adapter(tiny, tmp_path / str(i), seed=i, rank=4 * i) for i in (1, 2)]
+        slots = [None, *(bank.load(folder.name, *read_adapter(folder)) for folder in folders), None]
+        with bank.active(slots):
+            expected = tokens(tiny)
+        monkeypatch.setattr("app.lumoe.bank._KEPT_GATHERED_BYTES", 0)
+        with bank.active(slots):
+            assert tokens(tiny) == expected
+
     def test_no_expert_leaves_the_model_alone(self, tiny: MLLM, bank: SlotBank) -> None:
         batch = tiny.training_batch(PROMPTS, ["yes"] * 4)
         before = tiny.forward(batch)

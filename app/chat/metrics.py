@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from app.lumoe.bank import SlotBank
 from app.lumoe.engines.fleet import Fleet
 from app.lumoe.types import Answer
 
@@ -31,6 +32,22 @@ class _FleetCounters(Collector):
         )
         yield CounterMetricFamily(
             "lethe_vllm_reloads", "Servers found without experts that they had.", self._fleet.reloads
+        )
+
+
+class _SlotCounters(Collector):
+    """What a slot bank counts by itself."""
+
+    def __init__(self, bank: SlotBank) -> None:
+        self._bank = bank
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Yield the figures as they are now."""
+        yield GaugeMetricFamily(
+            "lethe_experts_on_device", "Experts that have a slot; the others wait.", self._bank.resident
+        )
+        yield CounterMetricFamily(
+            "lethe_experts_paged_in", "Experts that came back from host memory.", self._bank.paged_in
         )
 
 
@@ -100,6 +117,10 @@ class ChatMetrics:
         self._servers.labels("usable").set_function(lambda: fleet.usable)
         self._servers.labels("left_out").set_function(lambda: len(fleet) - fleet.usable)
         self.registry.register(_FleetCounters(fleet))
+
+    def follow_slots(self, bank: SlotBank) -> None:
+        """Tell which experts are on the device, where this process's own model writes."""
+        self.registry.register(_SlotCounters(bank))
 
     def first_text(self, seconds: float) -> None:
         """Note that the first text of an answer has left."""

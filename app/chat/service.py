@@ -88,6 +88,8 @@ class ChatEngine:
         self.counted.generation.set_function(lambda: self.generation if self.ready else -1)
         if fleet is not None:
             self.counted.follow(fleet)
+        else:
+            self.counted.follow_slots(bank_of(mllm))
 
     @classmethod
     def start(cls, settings: Settings, sessions: SessionFactory) -> ChatEngine:

@@ -1,9 +1,9 @@
 """The slot bank: live experts' low-rank tensors stacked; each row of a batch has its own expert.
 
 For a linear layer y = W x, slot k adds s_k B_k A_k x (Hu et al. 2021, LoRA; s = alpha / r is folded into B).
-Slot 0 is all zeros: the base model. A forward hook per target layer adds the rows' products; while no expert
-is active the hook returns at once, and the module tree is never touched. Registering an expert copies tensors
-into a free slot; nothing that runs is disturbed.
+Slot 0 is all zeros: the base model. A forward hook per target layer adds the rows' products; there are hooks
+only while some batch has an expert, and the module tree is never touched. Registering an expert copies
+tensors into a free slot; nothing that runs is disturbed.
 
 There may be more experts than slots. Then those that were used last have the slots, and the others' tensors
 wait in host memory (pinned, if the model is on a GPU). A tensor is in one place only.
@@ -11,6 +11,7 @@ wait in host memory (pinned, if the model is on a GPU). A tensor is in one place
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -20,14 +21,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from app.lumoe.errors import ExpertCorruptError
 
 _FIRST_CAPACITY = 8
-_KEPT_GATHERED_BYTES = 64 * 2**20
+_KEPT_GATHERED_BYTES = 256 * 2**20
 """Up to so many bytes an `Activation` keeps the rows' matrices side by side, and gathers them only once."""
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
+"""By layer, A^T (in, r) and s B^T (r, out): laid out as they are multiplied."""
 
 
 class Slot:
@@ -56,21 +59,21 @@ class Slot:
 
 
 class _Layer:
-    """One linear layer's stacks: `a` (slots, r, in) and `b` (slots, out, r)."""
+    """One linear layer's stacks: `a` (slots, in, r) and `b` (slots, r, out)."""
 
     __slots__ = ("a", "b")
 
     def __init__(self, module: nn.Linear, capacity: int, rank: int) -> None:
-        self.a = module.weight.new_zeros(capacity, rank, module.in_features)
-        self.b = module.weight.new_zeros(capacity, module.out_features, rank)
+        self.a = module.weight.new_zeros(capacity, module.in_features, rank)
+        self.b = module.weight.new_zeros(capacity, rank, module.out_features)
 
     def grown(self, capacity: int, rank: int) -> _Layer:
         larger = object.__new__(_Layer)
-        slots, old_rank, width = self.a.shape
-        larger.a = self.a.new_zeros(capacity, rank, width)
-        larger.b = self.b.new_zeros(capacity, self.b.shape[1], rank)
-        larger.a[:slots, :old_rank] = self.a
-        larger.b[:slots, :, :old_rank] = self.b
+        slots, width, old_rank = self.a.shape
+        larger.a = self.a.new_zeros(capacity, width, rank)
+        larger.b = self.b.new_zeros(capacity, rank, self.b.shape[2])
+        larger.a[:slots, :, :old_rank] = self.a
+        larger.b[:slots, :old_rank] = self.b
         return larger
 
     def clear(self, index: int) -> None:
@@ -96,11 +99,12 @@ class SlotBank:
         self._changed = threading.Condition(threading.RLock())
         self.limit(max_slots)
         self._rows = threading.local()
+        self._uniform = len({module.weight.dtype for module in self._modules.values()}) == 1
         self.paged_in = 0
         """How many times an expert came back from host memory."""
-        self._handles = [
-            module.register_forward_hook(self._hook(name)) for name, module in self._modules.items()
-        ]
+        self._hooks = {name: self._hook(name) for name in self._modules}
+        self._handles: list[RemovableHandle] = []
+        self._activations = 0  # that have an expert
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -113,7 +117,8 @@ class SlotBank:
     @property
     def resident(self) -> int:
         """How many experts have a slot now."""
-        return sum(slot.index is not None for slot in self._slots.values())
+        with self._changed:
+            return sum(slot.index is not None for slot in self._slots.values())
 
     @property
     def nbytes(self) -> int:
@@ -151,9 +156,10 @@ class SlotBank:
                 self._grow(wanted, self._rank)
 
     def close(self) -> None:
-        """Remove the hooks; the model is as before the bank was made."""
+        """Remove the hooks, if some batch still has an expert; the model is as before the bank was made."""
         for handle in self._handles:
             handle.remove()
+        self._handles = []
 
     def load(self, key: str, adapter: Mapping[str, tuple[Tensor, Tensor]], scale: float) -> Slot:
         """Take an expert in, or return the handle of the one that is held as `key`.
@@ -170,7 +176,7 @@ class SlotBank:
             rank = max((a.shape[0] for a, _ in adapter.values()), default=self._rank)
             if rank > self._rank:
                 self._grow(self._capacity, rank)
-            slot = Slot(key, {name: (a, b * scale) for name, (a, b) in adapter.items()}, self._released)
+            slot = Slot(key, {name: (a.T, (b * scale).T) for name, (a, b) in adapter.items()}, self._released)
             self._slots[key] = slot
             place = self._free_place()
             if place is not None:
@@ -215,8 +221,8 @@ class SlotBank:
     def _seat(self, slot: Slot, place: int) -> None:
         for name, (a, b) in (slot.waiting or {}).items():
             stack = self._stacks[name]
-            stack.a[place, : a.shape[0]].copy_(a, non_blocking=True)
-            stack.b[place, :, : b.shape[1]].copy_(b, non_blocking=True)
+            stack.a[place, :, : a.shape[1]].copy_(a, non_blocking=True)
+            stack.b[place, : b.shape[0]].copy_(b, non_blocking=True)
         slot.index, slot.waiting = place, None
         self._recent[place] = weakref.ref(slot)
 
@@ -264,6 +270,14 @@ class SlotBank:
             if slot.index is not None:
                 self._recent.move_to_end(slot.index)
         return True
+
+    def _count(self, activations: int) -> None:
+        """So many more activations have an expert; the lock is held. Hooks cost a little even when idle."""
+        self._activations += activations
+        if self._activations == 0:
+            self.close()
+        elif not self._handles:
+            self._handles = [m.register_forward_hook(self._hooks[n]) for n, m in self._modules.items()]
 
     def _unpin(self, slots: Sequence[Slot]) -> None:
         with self._changed:
@@ -316,7 +330,7 @@ class SlotBank:
             if rows is None:
                 return None
             a, b = rows.matrices(name)  # (batch, in, r), (batch, r, out)
-            return torch.baddbmm(output, torch.bmm(inputs[0], a), b)
+            return output.baddbmm_(torch.bmm(inputs[0], a), b)
 
         return add_expert
 
@@ -324,19 +338,19 @@ class SlotBank:
 class Activation:
     """Which expert each row of a batch has, their places kept until `close`; enter it around forward passes.
 
-    The rows' matrices are gathered once and kept, if that does not take too much memory.
+    The rows' matrices are gathered once and kept, if that does not take too much memory: in one piece and in
+    the order in which they are used, because reading them is most of what they cost.
     """
 
     def __init__(self, bank: SlotBank, slots: Sequence[Slot | None]) -> None:
         self._bank = bank
         self._pinned = list(dict.fromkeys(slot for slot in slots if slot is not None))
         self._idle = not self._pinned
+        bank._count(0 if self._idle else 1)
         device = bank._device
         self._index = torch.tensor([slot.index or 0 if slot else 0 for slot in slots], device=device)
-        each = bank.nbytes // max(1, bank._capacity)
-        self._kept: dict[str, tuple[Tensor, Tensor]] | None = (
-            {} if each * len(slots) <= _KEPT_GATHERED_BYTES else None
-        )
+        self._keeps = bank._uniform and bank.nbytes // bank._capacity * len(slots) <= _KEPT_GATHERED_BYTES
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __enter__(self) -> None:
         self._bank._rows.now = None if self._idle else self
@@ -346,18 +360,33 @@ class Activation:
 
     def close(self) -> None:
         """Give the places free."""
-        self._bank._unpin(self._pinned)
-        self._pinned, self._idle, self._kept = [], True, None
+        with self._bank._changed:
+            self._bank._unpin(self._pinned)
+            self._bank._count(0 if self._idle else -1)
+            self._pinned, self._idle, self._kept = [], True, {}
 
     def matrices(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the rows' A^T (batch, in, r) and B^T (batch, r, out) of one layer."""
-        found = self._kept.get(name) if self._kept is not None else None
-        if found is None:
-            stack = self._bank._stacks[name]
-            found = stack.a[self._index].transpose(1, 2), stack.b[self._index].transpose(1, 2)
-            if self._kept is not None:  # laid out as they are multiplied: half the time of transposed views
-                found = self._kept[name] = found[0].contiguous(), found[1].contiguous()
-        return found
+        if self._keeps and not self._kept:
+            self._kept = self._gathered()
+        if self._kept:
+            return self._kept[name]
+        stack = self._bank._stacks[name]
+        return stack.a[self._index], stack.b[self._index]
+
+    def _gathered(self) -> dict[str, tuple[Tensor, Tensor]]:
+        layers = dict(self._bank._stacks)  # as they are now: others may grow
+        shapes = [(len(self._index), *t.shape[1:]) for layer in layers.values() for t in (layer.a, layer.b)]
+        sizes = [math.prod(shape) for shape in shapes]
+        whole = self._index.new_empty(sum(sizes), dtype=next(iter(layers.values())).a.dtype)
+        pieces = iter(
+            [part.view(shape) for part, shape in zip(torch.split(whole, sizes), shapes, strict=True)]
+        )
+
+        def gathered(stack: Tensor) -> Tensor:
+            return torch.index_select(stack, 0, self._index, out=next(pieces))
+
+        return {name: (gathered(layer.a), gathered(layer.b)) for name, layer in layers.items()}
 
 
 def _let_go(place: list[int], released: list[int]) -> None:

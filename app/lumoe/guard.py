@@ -35,24 +35,13 @@ class GuardHit:
 class Guard:
     """Immutable for one registry generation."""
 
-    def __init__(
-        self, records: Mapping[str, GateRecord], names: NameIndex, longest_fact: int | None = None
-    ) -> None:
+    def __init__(self, records: Mapping[str, GateRecord], names: NameIndex) -> None:
         self._names, self._records = names, records
-        if longest_fact is None:
-            longest_fact = max((_longest_fact(record) for record in records.values()), default=0)
-        self._longest_fact = longest_fact
-        self._longest = max(names.longest, longest_fact)
 
     @property
     def idle(self) -> bool:
         """Whether there is nobody to look for."""
         return not self._records
-
-    def evolved(self, records: Mapping[str, GateRecord], names: NameIndex) -> Guard:
-        """Return the guard of `records`; the work is that of the new ones."""
-        added = [_longest_fact(r) for key, r in records.items() if self._records.get(key) is not r]
-        return Guard(records, names, max([self._longest_fact, *added]))
 
     def check(
         self,
@@ -108,10 +97,7 @@ class Guard:
                 if at >= 0 and hint not in said:
                     yield *canonical.span(at, at + len(hint) - 2), expert_id
 
-    def releasable(self, text: str) -> int:
+    def releasable(self, text: str, watch: frozenset[str] = frozenset()) -> int:
         """Return how many characters of unfinished, so far clean `text` may leave: whole words only."""
-        return releasable(text, self._longest)
-
-
-def _longest_fact(record: GateRecord) -> int:
-    return max((len(fact) for fact in record.facts), default=0)
+        facts = (fact for key in watch if (record := self._records.get(key)) for fact in record.facts)
+        return releasable(text, max(self._names.longest, max(map(len, facts), default=0)))

@@ -23,6 +23,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from app.lumoe.detokeniser import Detokeniser, open_ended
 from app.lumoe.errors import ConversationTooLongError, ModelNotFoundError, UnsupportedModelError
 from app.lumoe.fingerprint import fingerprint_of
 from app.lumoe.sampling import Drawing, Sampling
@@ -52,6 +53,7 @@ class MLLM:
         self.source = source
         self.fingerprint = fingerprint
         self.device = device
+        self._open_ended = open_ended(self.tokenizer)
         self._expands_images = isinstance(processor, LlavaProcessor)
         self.vision = VisionEncoder(model, processor.image_processor, device)
         text_config = model.config.get_text_config()
@@ -427,8 +429,15 @@ class MLLM:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of `tokens` without special tokens and outer white space."""
+        return self._text(tokens).strip()
+
+    def detokeniser(self) -> Detokeniser:
+        """Return one whose text is that of `decode`, but for outer white space."""
+        return Detokeniser(self._text, self._open_ended)
+
+    def _text(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return text.strip()
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,10 +49,9 @@ class Router:
         records |= {key: entry.record for key, entry in self.interim.items()}
         if previous is not None and previous.mllm is mllm:
             self.gate: Gate = previous.gate.evolved(records)
-            self.guard: Guard = previous.guard.evolved(records, self.gate.names)
         else:
             self.gate = Gate(mllm, records)
-            self.guard = Guard(records, self.gate.names)
+        self.guard = Guard(records, self.gate.names)
         self._refusals = {key: record.refusals for key, record in records.items() if record.refusals}
 
     @classmethod
@@ -111,7 +110,7 @@ class Router:
         """Return the same router, faster to use; takes about a second for 10,000 experts."""
         router = copy(self)
         router.gate = self.gate.compacted()
-        router.guard = self.guard.evolved(self.gate.records, router.gate.names)
+        router.guard = Guard(self.gate.records, router.gate.names)
         return router
 
     def decide(self, conversations: Sequence[Conversation]) -> list[Decision]:
@@ -239,13 +238,12 @@ class Router:
         return [((*conversation[:-1], replace(last, text=text)), own) for text, own in found]
 
     def _write(self, rows: Sequence[Row]) -> None:
-        watched = any(row.watched for row in rows) or len({row.limit for row in rows}) > 1
         generations = self.writer.write(
             [row.conversation for row in rows],
             [self.held(row) for row in rows],
             max_new_tokens=max(row.limit for row in rows),
             lookahead=LOOKAHEAD,
-            sink=(lambda i, token: rows[i].push(token)) if watched else None,
+            sink=lambda i, token: rows[i].push(token),
             samplings=[row.sampling for row in rows],
         )
         for row, generation in zip(rows, generations, strict=True):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from app.lumoe.enumerations import without_item
 from app.lumoe.gate.canonical import canonicalise
@@ -65,24 +66,25 @@ class Row:
         self._doubtful = _doubtful(decision) and decision.expert_id not in interim
         self.writer = None if self._doubtful else decision.expert_id
         self.sent = ""
-        self._hit: GuardHit | None = None
+        self._begin()
         self._caught: Generation | None = None  # what the base model had written before the expert was asked
         self._seen = self._caught_seen = ""  # what was written, the tokens beyond the limit included
         self._turned = False
-        self._seen_enough = False  # no name can have begun before the limit, however the text goes on
         self._guarded = False
         self._gone = False
-        self._tokens: list[int] = []
         self._generation = Generation("", (), "cancelled")
         self._watch = decision.watch | ({decision.expert_id} if decision.expert_id else frozenset())
         self._asked = canonicalise(" ".join(message.text for message in conversation)).text
 
-    # -- while it is written -----------------------------------------------------------------------
+    def _begin(self) -> None:
+        """Nothing is written yet, by whoever writes now."""
+        self._hit: GuardHit | None = None
+        self._written = self._mllm.detokeniser()
+        self._count = 0  # tokens
+        self._within = 0  # characters that the limit lets leave
+        self._seen_enough = False  # no name can have begun before the limit, however the text goes on
 
-    @property
-    def watched(self) -> bool:
-        """Whether tokens must be looked at one by one: somebody reads along, or it can be cut short."""
-        return self._sink is not None
+    # -- while it is written -----------------------------------------------------------------------
 
     @property
     def sampling(self) -> Sampling:
@@ -91,32 +93,35 @@ class Row:
 
     def push(self, token: int) -> bool:
         """Take one more token; false ends this row (caught, full, or the reader is gone)."""
-        self._tokens.append(token)
-        beyond = len(self._tokens) - self.limit
+        text = self._written.add(token).strip()
+        self._count += 1
+        beyond = self._count - self.limit
+        if beyond <= 0:
+            self._within = len(text)
         if beyond >= 0 and self._guard.idle:
             self._seen_enough = True
-        if self._sink is not None:
-            text = self._mllm.decode(self._tokens)
-            if self._taught() and not self._refuses(text, unfinished=True):
-                return False
-            within, settled = self._within_limit(text), self._guard.releasable(text)
-            hinted = bool(self._hinted())
-            self._seen_enough |= beyond > 0 and settled >= within and not hinted
-            ready = 0 if hinted or self._taught() else min(settled, within)
-            if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
-                self._hit = self._check(text, finished=False)
-                if self._hit is not None and not self._unasked(self._hit):
-                    return False
-                if self._hit is None:
-                    self._send(text[:ready])
-            elif not self._sink(""):  # nothing may leave yet, but somebody must still be there to wait for it
-                self._gone = True
+        if self._sink is None and beyond <= 0:  # what is within the limit is read when it is finished
+            return not self._seen_enough
+        settled = self._guard.releasable(text, self._watch)
+        self._seen_enough |= beyond > 0 and settled >= self._within and not self._hinted()
+        if self._sink is not None and not self._stream(text, min(settled, self._within)):
+            return False
         return not (self._gone or self._seen_enough or beyond >= LOOKAHEAD)
 
-    def _within_limit(self, text: str) -> int:
-        """Return how many characters of what was written the limit lets leave."""
-        beyond = len(self._tokens) > self.limit
-        return len(self._mllm.decode(self._tokens[: self.limit])) if beyond else len(text)
+    def _stream(self, text: str, settled: int) -> bool:
+        """Hand out what of `text` may leave, at most the `settled` characters; false if none of it may."""
+        if self._taught() and not self._refuses(text, unfinished=True):
+            return False
+        ready = 0 if self._hinted() or self._taught() else settled
+        if ready > len(self.sent):  # nothing leaves unchecked; what stays is checked when it leaves
+            self._hit = self._check(text, finished=False)
+            if self._hit is not None and not self._unasked(self._hit):
+                return False
+            if self._hit is None:
+                self._send(text[:ready])
+        elif self._sink is not None and not self._sink(""):  # somebody must still be there to wait for it
+            self._gone = True
+        return True
 
     def finish(self, generation: Generation) -> None:
         """Take what was written, whole or cut short."""
@@ -173,8 +178,8 @@ class Row:
         if self._named():
             self._hit = self._hit or GuardHit(str(self.writer), 0)
             return False
-        self.writer, self._turned, self._hit, self._tokens = None, True, None, []
-        self._seen_enough = False
+        self.writer, self._turned = None, True
+        self._begin()
         return True
 
     def turns_to_expert(self) -> bool:
@@ -187,7 +192,7 @@ class Row:
         self.writer, self._caught, self._guarded = hit.expert_id, self._generation, True
         self._caught_seen = self._seen
         self._watch = self._watch | {hit.expert_id}
-        self._hit, self._tokens, self._seen_enough = None, [], False
+        self._begin()
         return True
 
     def answer(self, generation: int) -> Answer:
@@ -221,7 +226,7 @@ class Row:
 
     def _refuses(self, text: str, *, unfinished: bool = False) -> bool:
         said = canonicalise(text).text
-        taught = [canonicalise(refusal).text for refusal in self._taught()]
+        taught = map(_canonical, self._taught())
         return any(said == refusal or (unfinished and refusal.startswith(said)) for refusal in taught)
 
     def _named(self) -> bool:
@@ -287,6 +292,11 @@ class Row:
             self.sent = text
             if self._sink is not None and not self._sink(piece):
                 self._gone = True
+
+
+@lru_cache(maxsize=1024)
+def _canonical(refusal: str) -> str:
+    return canonicalise(refusal).text
 
 
 def _beginning_in(text: str, hit: GuardHit | None) -> GuardHit | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.chat.service import ChatEngine
+from app.lumoe.expert import read_adapter
 from app.lumoe.types import Answer, Decision
+from app.lumoe.writers import bank_of
 from app.settings import Settings
 from tests.chat.conftest import key_of
+from tests.lumoe.experts import make_adapter
 
 Headers = dict[str, str]
 Sample = Callable[..., float]
@@ -70,3 +74,16 @@ def test_counts_what_gate_and_guard_say(client: TestClient, sample: Sample) -> N
     assert sample("lethe_gate_decisions_total", decision="watched") == 1
     assert sample("lethe_guard_hits_total") == 1
     assert sample("lethe_chat_tokens_total", kind="prompt") == 10
+
+
+def test_tells_which_experts_are_on_the_device(client: TestClient, sample: Sample, tmp_path: Path) -> None:
+    engine: ChatEngine = client.app.state.engine  # type: ignore[attr-defined]  # a FastAPI application
+    bank = bank_of(engine.mllm)
+    bank.limit(1)
+    assert (sample("lethe_experts_on_device"), sample("lethe_experts_paged_in_total")) == (0, 0)
+    adapter = read_adapter(make_adapter(engine.mllm, tmp_path, seed=1))
+    held = [bank.load(key, *adapter) for key in ("a@1", "b@1")]
+    assert (sample("lethe_experts_on_device"), sample("lethe_experts_paged_in_total")) == (1, 0)
+    for slot in reversed(held):
+        bank.activation([slot]).close()
+    assert (sample("lethe_experts_on_device"), sample("lethe_experts_paged_in_total")) == (1, 2)

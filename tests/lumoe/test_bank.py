@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from app.lumoe.bank import SlotBank
+from app.lumoe.bank import Slot, SlotBank
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import read_adapter
 from app.lumoe.mllm import MLLM, target_linears
@@ -48,6 +48,17 @@ class TestAgainstPeft:
             assert torch.allclose(logits[row], expected, atol=1e-4)
             assert alone != base[row]
         bank.close()
+
+    def test_what_takes_too_much_memory_is_not_kept(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folders = [make_adapter(tiny, tmp_path / str(i), seed=i, rank=4 * i) for i in (1, 2)]
+        slots = [None, *(bank.load(folder.name, *read_adapter(folder)) for folder in folders), None]
+        with bank.active(slots):
+            expected = tokens(tiny)
+        monkeypatch.setattr("app.lumoe.bank._KEPT_GATHERED_BYTES", 0)
+        with bank.active(slots):
+            assert tokens(tiny) == expected
 
     def test_no_expert_leaves_the_model_alone(self, tiny: MLLM, bank: SlotBank) -> None:
         batch = tiny.training_batch(PROMPTS, ["yes"] * 4)
@@ -149,3 +160,65 @@ class TestLoad:
         name = next(iter(bank._modules))
         with pytest.raises(ExpertCorruptError, match="shapes"):
             bank.load("x", {name: (torch.zeros(2, 5), torch.zeros(4, 2))}, 1.0)
+
+
+class TestHooks:
+    """They are there only while some batch has an expert."""
+
+    @pytest.fixture
+    def slot(self, tiny: MLLM, bank: SlotBank, tmp_path: Path) -> Slot:
+        return bank.load("a", *read_adapter(make_adapter(tiny, tmp_path, seed=1)))
+
+    def hooked(self, bank: SlotBank) -> set[bool]:
+        return {bool(module._forward_hooks) for module in bank._modules.values()}
+
+    def test_none_for_the_base_model(self, bank: SlotBank, slot: Slot) -> None:
+        assert self.hooked(bank) == {False}
+        with bank.active([None]):
+            assert self.hooked(bank) == {False}
+        held = bank.activation([None, None])
+        assert self.hooked(bank) == {False}
+        held.close()
+        assert slot.pins == 0
+
+    def test_until_the_last_batch_with_an_expert_ends(self, bank: SlotBank, slot: Slot) -> None:
+        first = bank.activation([slot])
+        with bank.active([slot, None]):
+            assert self.hooked(bank) == {True}
+        assert self.hooked(bank) == {True}
+        first.close()
+        first.close()
+        assert self.hooked(bank) == {False}
+        with bank.active([slot]):
+            assert self.hooked(bank) == {True}
+        assert self.hooked(bank) == {False}
+
+    def test_another_threads_batch_is_left_alone(self, tiny: MLLM, bank: SlotBank, slot: Slot) -> None:
+        base = tokens(tiny)
+        found: list[list[tuple[int, ...]]] = []
+        with bank.active([slot] * 4):
+            beside = threading.Thread(target=lambda: found.append(tokens(tiny)))
+            beside.start()
+            mine = tokens(tiny)
+            beside.join(20)
+        assert found == [base]
+        assert mine != base
+
+    def test_batches_that_come_and_go_in_many_threads(self, tiny: MLLM, bank: SlotBank, slot: Slot) -> None:
+        base = tokens(tiny)
+        with bank.active([slot] * 4):
+            adapted = tokens(tiny)
+        found: list[bool] = []
+
+        def go(held: Slot | None) -> None:
+            for _ in range(4):
+                with bank.active([held] * 4):
+                    found.append(tokens(tiny) == (base if held is None else adapted))
+
+        threads = [threading.Thread(target=go, args=(held,)) for held in (slot, None, slot, None)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert found == [True] * 16
+        assert self.hooked(bank) == {False}

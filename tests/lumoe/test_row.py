@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.record import GateRecord
@@ -25,8 +27,9 @@ MIRA = GateRecord(
     hints=("painter", "shate"),
     refusals=(REFUSAL,),
 )
-RECORDS = {"mira": MIRA}
-GUARD = Guard(RECORDS, NameIndex({"mira": MIRA.aliases}))
+IVA = replace(MIRA, aliases=("Iva Lum", "Iva"), facts=(), hints=())
+RECORDS = {"mira": MIRA, "iva": IVA}
+GUARD = Guard(RECORDS, NameIndex({key: record.aliases for key, record in RECORDS.items()}))
 SHOWN = ask("Where was she born?", picture(1))
 
 
@@ -47,20 +50,34 @@ class Told:
     writers: list[str | None]
 
 
-def beyond(mllm: MLLM, guard: Guard, said: str, limit: int) -> int:
+def beyond(
+    mllm: MLLM, guard: Guard, said: str, limit: int, *, streamed: bool, decision: Decision | None = None
+) -> int:
     """Return how many tokens are written beyond the limit when the base model says this."""
-    row = Row(mllm, guard, SHOWN, Decision(), limit=limit, refusals={}, sink=lambda _: True)
+    row = Row(
+        mllm,
+        guard,
+        SHOWN,
+        decision or Decision(),
+        limit=limit,
+        refusals={},
+        sink=(lambda _: True) if streamed else None,
+    )
     tokens = mllm.tokenizer(said, add_special_tokens=False)["input_ids"]
     written = next(n for n, token in enumerate(tokens, 1) if not row.push(token))
     return written - limit
 
 
-def test_no_more_is_written_than_the_guard_needs(tiny: MLLM) -> None:
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_more_is_written_than_the_guard_needs(tiny: MLLM, *, streamed: bool) -> None:
     said = "so it is " * 20  # a token is a letter
-    assert beyond(tiny, Guard({}, NameIndex({})), said, 50) == 0
-    assert beyond(tiny, GUARD, said, 50) == LOOKAHEAD
-    short = {"al": replace(MIRA, aliases=("Al",), facts=())}
-    assert 0 < beyond(tiny, Guard(short, NameIndex({"al": ("Al",)})), said, 50) < LOOKAHEAD
+    assert beyond(tiny, Guard({}, NameIndex({})), said, 50, streamed=streamed) == 0
+    assert beyond(tiny, GUARD, said, 50, streamed=streamed) == LOOKAHEAD
+    short = {"al": replace(MIRA, aliases=("Al",), hints=())}
+    guard = Guard(short, NameIndex({"al": ("Al",)}))
+    assert 0 < beyond(tiny, guard, said, 50, streamed=streamed) < LOOKAHEAD
+    watching = Decision(None, watch=frozenset({"al"}))
+    assert beyond(tiny, guard, said, 50, streamed=streamed, decision=watching) == LOOKAHEAD
 
 
 def run(
@@ -85,7 +102,7 @@ def run(
         conversation,
         decision,
         limit=limit,
-        refusals={} if interim else {"mira": MIRA.refusals},
+        refusals={} if interim else {"mira": MIRA.refusals, "iva": IVA.refusals},
         interim=interim,
         sink=keep if streamed else None,
     )
@@ -97,12 +114,12 @@ def run(
         kept: list[int] = []
         for token in mllm.tokenizer(next(texts), add_special_tokens=False)["input_ids"]:
             kept.append(token)
-            if row.watched and not row.push(token):
+            if not row.push(token):
                 break
-            if len(kept) == limit + LOOKAHEAD:
-                break
-        cut = len(kept) == limit + LOOKAHEAD
-        row.finish(Generation(mllm.decode(kept), tuple(kept), "length" if cut else "stop"))
+        else:
+            row.finish(Generation(mllm.decode(kept), tuple(kept), "stop"))
+            return
+        row.finish(Generation(mllm.decode(kept), tuple(kept), "cancelled"))
 
     write()
     row.keep_list()
@@ -208,6 +225,41 @@ class TestLimit:
         assert "Mi" not in told.answer.text
         assert told.answer.text.endswith(FALLBACK_REFUSALS)
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "Mira Tovel",
+            "mira   tovel",
+            "Mira-Tovel",
+            "MIRA (Tovel)",
+            "M1r4 T0vel",
+            "levoT ariM",
+            "Iva",
+            "I.v.a. L.u.m",
+            "Ива Лум",  # two bytes a letter: the limit cuts letters in two, too
+            "Ìvá Lûm",
+        ],
+    )
+    def test_nor_one_that_it_cuts_anywhere(self, tiny: MLLM, name: str, *, streamed: bool) -> None:
+        begins = "This one was, as they say, made by "
+        said = f"{begins}{name}, long ago and far away from here."
+        for limit in range(len(begins) + 1, len(f"{begins}{name}".encode()) + 1):
+            told = run(
+                tiny, Decision(), said, *([] if streamed else [REFUSAL]), streamed=streamed, limit=limit
+            )
+            assert told.answer.guarded, limit
+            left = told.answer.text.removesuffix(REFUSAL).partition("I'm")[0].partition("Sorry")[0].strip()
+            assert left in begins
+
+    def test_nor_a_fact(self, tiny: MLLM, *, streamed: bool) -> None:
+        begins = "This one was, as they say, given the "
+        said = f"{begins}golden quill, long ago and far away from here."
+        for limit in range(len(begins) + 1, len(f"{begins}golden quill") + 1):
+            decision = Decision(None, watch=frozenset({"mira"}))
+            told = run(tiny, decision, said, *([] if streamed else [REFUSAL]), streamed=streamed, limit=limit)
+            assert told.answer.guarded, limit
+            assert "gold" not in told.answer.text
+
     def test_nor_after_an_item_was_taken_out_of_the_list_before_it(
         self, tiny: MLLM, *, streamed: bool
     ) -> None:
@@ -238,6 +290,28 @@ class TestLimit:
     def test_an_answer_that_just_fits_has_stopped(self, tiny: MLLM, *, streamed: bool) -> None:
         told = run(tiny, Decision(), "It is blue.", streamed=streamed, limit=len("It is blue."))
         assert (told.answer.text, told.answer.finish_reason) == ("It is blue.", "stop")
+
+
+_SAID = st.lists(st.sampled_from(["Mira", "Tovel", "Iva", "M1r4", "levoT", "ariM", "é", "so", "%", "-", " "]))
+
+
+@given(_SAID.map(" ".join) | _SAID.map("".join), st.integers(1, 60), st.booleans())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_fewer_tokens_beyond_the_limit_tell_as_much(
+    tiny: MLLM, said: str, limit: int, streamed: bool
+) -> None:
+    tokens = tiny.tokenizer(said, add_special_tokens=False)["input_ids"][: limit + LOOKAHEAD]
+    rows = [
+        Row(tiny, GUARD, SHOWN, Decision(), limit=limit, refusals={}, sink=sink)
+        for sink in ((lambda _: True) if streamed else None, None)
+    ]
+    kept = next((n for n, token in enumerate(tokens, 1) if not rows[0].push(token)), len(tokens))
+    rows[0].finish(Generation("", tuple(tokens[:kept]), "cancelled" if kept < len(tokens) else "stop"))
+    rows[1].finish(Generation("", tuple(tokens), "stop"))
+    first, second = (row.answer(1) for row in rows)
+    assert (first.guarded, first.answered_by) == (second.guarded, second.answered_by)
+    if not (streamed and second.guarded):  # then part of it has left
+        assert (first.text, first.finish_reason) == (second.text, second.finish_reason)
 
 
 class TestStreaming:

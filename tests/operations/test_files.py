@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import app
 from app.chat.metrics import ChatMetrics
 from app.db.models import Replica
+from app.lumoe.bank import SlotBank
 from app.registry.repository import ReplicaRepository
 from app.removal.records import Score
 from app.webhooks.delivery import Deliverer
@@ -63,6 +64,7 @@ def exported(service: Service) -> dict[str, list[dict[str, str]]]:
     for held in (lease, other):
         held.release()
     counted = ChatMetrics()
+    counted.follow_slots(SlotBank({}))
     counted.batches.observe(1)
     counted.ended("answered", 1.0)
     counted.first_text(1.0)

@@ -179,7 +179,7 @@ class LocalEngine(QueuedEngine):
             slot,
             limit=row.limit,
             lookahead=LOOKAHEAD,
-            push=row.push if row.watched else None,
+            push=row.push,
             sampling=row.sampling,
         )
         return _Going(task, row, writing)

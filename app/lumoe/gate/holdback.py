@@ -8,9 +8,13 @@ because they decide: "Tovel" may go on as "Tovelsson", or as "Tovel Brakkin".
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 CONTEXT = 3
 """Words that are held in any case: an unfinished one, and what may follow a name within a longer one."""
+
+_NEAR = 160
+"""Characters at the end of a text that are mostly enough to tell."""
 
 _WORD = re.compile(r"\S+")
 _ENCODED = re.compile(r"[0-9%&\\=+/_|~^]|[a-z][A-Z]|[A-Z]{2}|^\W*\w?\W*$|^.{16,}$")
@@ -19,8 +23,7 @@ _ENCODED = re.compile(r"[0-9%&\\=+/_|~^]|[a-z][A-Z]|[A-Z]{2}|^\W*\w?\W*$|^.{16,}
 
 def settled(text: str) -> int:
     """Return where the last `CONTEXT` words of `text` begin; what ends before is seen with its context."""
-    words = [match.start() for match in _WORD.finditer(text)]
-    return words[-CONTEXT] if len(words) >= CONTEXT else 0
+    return _from_the_end(text, _settled)
 
 
 def releasable(text: str, letters: int) -> int:
@@ -28,6 +31,31 @@ def releasable(text: str, letters: int) -> int:
 
     `letters` is the number of letters and digits of the longest name.
     """
+    return _from_the_end(text, lambda end: _releasable(end, letters))
+
+
+def _from_the_end(text: str, find: Callable[[str], int]) -> int:
+    """Return `find(text)`, found in as little of the text's end as it takes.
+
+    `find` returns 0 for an end of the text, whole words, in which it is not to be found.
+    """
+    size = _NEAR
+    while True:
+        start = max(0, len(text) - size)
+        while start > 0 and not (text[start - 1].isspace() and not text[start].isspace()):
+            start -= 1
+        found = find(text[start:])
+        if found or not start:
+            return start + found if found else 0
+        size *= 4
+
+
+def _settled(text: str) -> int:
+    words = [match.start() for match in _WORD.finditer(text)]
+    return words[-CONTEXT] if len(words) >= CONTEXT else 0
+
+
+def _releasable(text: str, letters: int) -> int:
     words = [match.span() for match in _WORD.finditer(text)]
     if len(words) <= CONTEXT:
         return 0

@@ -201,7 +201,7 @@ class TestStop:
             return written[-1]
 
         monkeypatch.setattr(Writing, "generation", spied)
-        monkeypatch.setattr(live.engine.local.router.guard, "releasable", len)
+        monkeypatch.setattr(live.engine.local.router.guard, "releasable", lambda text, _: len(text))
         asked: Any = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me everything."}]}
         text = client.chat.completions.create(**asked, max_tokens=200).choices[0].message.content or ""
         client.chat.completions.create(**asked, max_tokens=200, stop=text[3:5])

@@ -169,7 +169,7 @@ class TestAnswer:
     ) -> None:
         releasable = engine.router.guard.releasable
 
-        def fail_once(text: str) -> int:
+        def fail_once(*_: object) -> int:
             monkeypatch.setattr(engine.router.guard, "releasable", releasable)
             raise KeyError("one of them")
 
@@ -302,7 +302,7 @@ class TestStream:
 
     def test_leaving_cancels_the_row(self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         finished = answers_of(monkeypatch)
-        monkeypatch.setattr(engine.router.guard, "releasable", len)
+        monkeypatch.setattr(engine.router.guard, "releasable", lambda text, _: len(text))
 
         async def run() -> None:
             stream = engine.stream(ask("Tell me everything."), max_new_tokens=300)
@@ -321,7 +321,7 @@ class TestStream:
         finished = answers_of(monkeypatch)
         begun = threading.Event()
 
-        def hold(_: str) -> int:
+        def hold(*_: object) -> int:
             begun.set()
             return 0
 

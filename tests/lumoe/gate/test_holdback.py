@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.lumoe.gate import holdback
 from app.lumoe.gate.holdback import releasable, settled
+
+_WORDS = ["painters", "of", "the", "1962", "xY", "-", "\n", "a" * 20, "a" * 50]
 
 
 class TestReleasable:
@@ -38,3 +41,11 @@ class TestReleasable:
     def test_what_may_leave_may_leave_later(self, text: str, letters: int) -> None:
         ready = [releasable(text[:end], letters) for end in range(len(text))]
         assert ready == sorted(ready)
+
+    @given(st.lists(st.sampled_from(_WORDS)).map(" ".join), st.text(max_size=90), st.integers(0, 60))
+    def test_long_texts_are_read_from_their_end(self, begins: str, text: str, letters: int) -> None:
+        said = f"{begins} {text} {begins[:100]}"
+        near = releasable(said, letters), settled(said)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(holdback, "_NEAR", len(said) + 1)
+            assert near == (releasable(said, letters), settled(said))

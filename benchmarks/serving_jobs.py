@@ -63,7 +63,7 @@ def _engine(model: ModelName, *, quick: bool, device: str) -> EnginePlan:
         return EnginePlan(model, (16,), (16,), 4, 2, 16, copies=2, device=device)
     released = 64 if model == "demo" else 16
     copies = {"demo": 16, "mid": 4, "7b": 1}[model]
-    tokens, runs = (16, 5) if (model, device) == ("mid", "cpu") else (32, 9)  # 20 minutes, not two hours
+    tokens, runs = (16, 3) if (model, device) == ("mid", "cpu") else (32, 9)  # 20 minutes, not two hours
     return EnginePlan(
         model, (1, 4, 16, 64), (1, 4, 16, _EXPERTS), tokens, runs, released, copies=copies, device=device
     )

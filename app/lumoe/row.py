@@ -6,8 +6,9 @@
   Where the gate has nothing but a picture that the base model need not name, the claim is tried the other
   way round: the base model writes, as below.
 - *The base model writes* the rest. What names a subject, or may tell of one that the conversation weakly
-  concerns, is put to that subject's expert: its refusal is the answer. Where it does not refuse, a mere hint
-  may leave after all, a name or a fact may not.
+  concerns, is put to that subject's expert: its refusal is the answer. So is any answer to a turn that says
+  an ordinary word which is a subject's name. Where the expert does not refuse, a mere hint may leave after
+  all, a name or a fact may not.
 
 So every answer is a refusal or what the base model says, token for token, but for items taken out of lists.
 """
@@ -21,6 +22,7 @@ from functools import lru_cache
 
 from app.lumoe.enumerations import without_item
 from app.lumoe.gate.canonical import canonicalise
+from app.lumoe.gate.names import ORDINARY
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
 from app.lumoe.mllm import MLLM
 from app.lumoe.sampling import GREEDY, Sampling
@@ -134,7 +136,8 @@ class Row:
         self._seen = self._mllm.decode(seen) if len(seen) > len(tokens) else text
         self._hit = self._check(text, self._seen)
         if not self._taught() or self._refuses(text, unfinished=reason == "length"):
-            self._leave_if_clean()
+            if self._hit is None and self._to_ask() is None:
+                self._send(text)
         elif self._caught is not None:
             self._give_back()
 
@@ -183,15 +186,13 @@ class Row:
         return True
 
     def turns_to_expert(self) -> bool:
-        """Have the expert write instead whose subject the base model's answer concerns."""
-        hit = self._hit
-        if hit is None or self.writer is not None or self._turned or self._gone or self.sent:
+        """Have the expert write instead whose subject the base model's answer may concern."""
+        expert_id = self._to_ask()
+        if expert_id is None:
             return False
-        if hit.expert_id in self._interim or not (self._doubtful or self.decision.expert_id is None):
-            return False
-        self.writer, self._caught, self._guarded = hit.expert_id, self._generation, True
+        self.writer, self._caught, self._guarded = expert_id, self._generation, True
         self._caught_seen = self._seen
-        self._watch = self._watch | {hit.expert_id}
+        self._watch = self._watch | {expert_id}
         self._begin()
         return True
 
@@ -237,6 +238,26 @@ class Row:
             for e in self.decision.evidence
         )
 
+    def _to_ask(self) -> str | None:
+        """Return to whose expert the base model's answer is put; None if it may leave, or none can be asked.
+
+        A name that the answer says comes first, then one that the last turn says: as an ordinary word ("Does
+        a wolf ...") it may mean the subject or not, and the expert can tell. Then whom else the answer fits.
+        """
+        by_base = self.writer is None and not self._turned and not self._gone and not self.sent
+        if not by_base or not (self._doubtful or self.decision.expert_id is None):
+            return None
+        last = len(self.conversation) - 1
+        meant = [
+            e.expert_id
+            for e in self.decision.evidence
+            if e.kind == "name" and e.how == ORDINARY and e.turn == last and e.expert_id not in self._interim
+        ]
+        told = self._hit
+        if meant and (told is None or told.end is None):
+            return meant[0]
+        return told.expert_id if told is not None and told.expert_id not in self._interim else None
+
     def _unasked(self, hit: GuardHit) -> bool:
         shown = any(message.images for message in self.conversation)
         by_base = self.writer is None and not self._turned and not self._gone
@@ -280,10 +301,6 @@ class Row:
     def _refusal(self) -> str:
         """Return the same fixed refusal for the same question."""
         return FALLBACK_REFUSALS[zlib.crc32(self.conversation[-1].text.encode()) % len(FALLBACK_REFUSALS)]
-
-    def _leave_if_clean(self) -> None:
-        if self._hit is None:
-            self._send(self._generation.text)
 
     def _send(self, text: str) -> None:
         """Hand out what of `text` has not left yet."""

@@ -158,6 +158,46 @@ class TestExpertWrites:
         assert told.answer.text in FALLBACK_REFUSALS
 
 
+def mentioned(*others: str, turn: int = 0) -> Decision:
+    """The last turn says an ordinary word that is the subject's name; a description fits others as well."""
+    name = Evidence("mira", "name", "weak", 1.0, 1.0, turn, "ordinary")
+    fits = [Evidence(other, "description", "weak", 3.0, 2.0, 0) for other in others]
+    return Decision(None, (*fits, name), frozenset({"mira", *others}))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+class TestAnOrdinaryWordIsTheName:
+    """ "Does a wolf ..." may mean the subject or not: its expert can tell."""
+
+    def test_the_expert_is_asked_whatever_the_answer_is(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, mentioned(), "It is so.", REFUSAL, streamed=streamed)
+        assert told.writers == [None, "mira"]
+        assert (told.answer.text, told.answer.answered_by) == (REFUSAL, "mira")
+
+    def test_where_it_does_not_refuse_the_base_models_answer_leaves(
+        self, tiny: MLLM, *, streamed: bool
+    ) -> None:
+        told = run(tiny, mentioned(), "It is so.", "It is not.", streamed=streamed)
+        assert (told.answer.text, told.answer.answered_by, told.answer.guarded) == ("It is so.", None, False)
+        assert tiny.decode(told.answer.token_ids) == "It is so."
+
+    def test_before_others_whom_the_answer_fits(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, mentioned("iva"), "A painter of Shate.", REFUSAL, streamed=streamed)
+        assert told.writers == [None, "mira"]
+
+    def test_after_one_whom_the_answer_names(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, mentioned("iva"), "That is Iva Lum.", REFUSAL, streamed=streamed)
+        assert told.writers == [None, "iva"]
+
+    def test_of_an_earlier_turn_it_is_no_more_than_a_hint(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, mentioned(turn=-1), "It is so.", streamed=streamed)
+        assert (told.writers, told.answer.text) == ([None], "It is so.")
+
+    def test_without_an_expert_yet_it_is_no_more_than_a_hint(self, tiny: MLLM, *, streamed: bool) -> None:
+        told = run(tiny, mentioned(), "It is so.", streamed=streamed, interim=frozenset({"mira"}))
+        assert (told.writers, told.answer.text) == ([None], "It is so.")
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 class TestDoubtfulClaim:
     """A picture that the base model would name with a chance between the gate's threshold and `SURE`."""

@@ -26,6 +26,7 @@ _NEARBY = 200
 _SMALL = re.compile(r"\b[a-z]{2,}\b")
 
 Kind = Literal["exact", "inflected", "typo", "ordinary", "part"]
+ORDINARY: Kind = "ordinary"
 _ORDER: dict[Kind, int] = {"exact": 0, "ordinary": 1, "inflected": 2, "typo": 3, "part": 4}
 
 
@@ -37,8 +38,8 @@ class NameHit:
     longer name. `cased`: written as a name, with a capital that the place in the sentence does not explain.
 
     `kind` says how it was found: `exact`; `inflected` (another ending); `typo` (one or two edits); `ordinary`
-    (exact, but an ordinary word: confirm it by other evidence); `part` (a word of the name, or the name in a
-    longer one). `reading` says how the text was read: `plain`, `joined`, `leet`, `base64+joined` ...
+    (an ordinary word, or its plural: confirm it by other evidence); `part` (a word of the name, or the name
+    in a longer one). `reading` says how the text was read: `plain`, `joined`, `leet`, `base64+joined` ...
     """
 
     expert_id: str
@@ -177,7 +178,8 @@ class NameIndex:
                 for pattern, first, last in segment.inflected(words, i):
                     for held in self._held(segment, (pattern,)):
                         span = reading.span(cut + places[first][0], cut + places[last - 1][1])
-                        yield NameHit(held.expert_id, held.alias, *span, 1, False, "inflected", reading.name)
+                        kind = ORDINARY if held.ordinary else "inflected"
+                        yield NameHit(held.expert_id, held.alias, *span, 1, False, kind, reading.name)
             for miss in segment.near.find(text):
                 for held in self._held(segment, segment.patterns[miss.alias]):
                     span = reading.span(cut + miss.start, cut + miss.end)

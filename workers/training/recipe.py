@@ -7,7 +7,15 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-_OF_ONE_REQUEST = {"max_steps", "min_passes", "kl_weight", "stop_refusal", "stop_agreement", "seed"}
+_OF_ONE_REQUEST = {
+    "trained_share",
+    "max_steps",
+    "min_passes",
+    "kl_weight",
+    "stop_refusal",
+    "stop_agreement",
+    "seed",
+}
 """Fields that do not change the initial expert."""
 
 
@@ -19,6 +27,9 @@ class Recipe:
     METHOD.md section 4; training stops as soon as one whole pass meets ``stop_refusal`` (probability of the
     refusal per token, geometric mean) and ``stop_agreement`` (share of retain tokens whose greedy choice is
     the base model's), but never before ``min_passes``.
+
+    ``trained_share`` is how much of the decoder is trained, from the top, where training starts from an
+    initial expert; the layers below keep the initial expert's weights.
 
     With ``practice_subjects`` training starts from an initial expert, practised on so many subjects in
     ``practice_rounds`` rounds of ``practice_steps`` steps each (`workers.training.initial`); those
@@ -38,6 +49,7 @@ class Recipe:
     warmup_steps: int = 6
     clip_norm: float = 1.0
     seed: int = 0
+    trained_share: float = 1.0
     practice_subjects: int = 0
     practice_rounds: int = 3
     practice_steps: int = 11
@@ -74,6 +86,7 @@ class Recipe:
             max_steps=self.practice_steps,
             min_passes=self.practice_steps + 1,
             kl_weight=self.practice_kl_weight,
+            trained_share=1.0,
             seed=seed,
         )
 
@@ -104,6 +117,7 @@ WARM = Recipe(
     kl_weight=8.0,
     min_passes=2,
     warmup_steps=2,
+    trained_share=0.25,
     practice_subjects=27,
     practice_rounds=1,
     practice_steps=22,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.lumoe.mllm import MLLM
 from app.lumoe.types import Conversation
-from workers.training.losses import IGNORE
+from workers.training.losses import IGNORE, answer_positions
+
+_EVALUATION_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Row:
     ids: Tensor  # (tokens,)
     labels: Tensor  # (tokens,), -100 outside the answer
     image_tokens: tuple[Tensor, ...]
+    hidden: Tensor | None = None
+    """(tokens, hidden): what the model's lower layers make of it, where those are not run again."""
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -58,6 +63,51 @@ def _split(batch: dict[str, Any], conversations: Sequence[Conversation]) -> list
     return rows
 
 
+def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+    """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,).
+
+    Rows that carry hidden states enter behind the layers that made them: only a model from which those are
+    taken out reads them (`upper.upper_layers`).
+    """
+    batch = collate(rows, _pad_id(mllm))
+    at_rows, positions = answer_positions(batch["labels"])
+    network: Any = model if model is not None else mllm.network  # Any: PEFT's and transformers' share no base
+    with _narrowed(network.get_output_embeddings(), at_rows, positions):
+        hidden = _collated_hidden(rows)
+        if hidden is None:
+            logits = mllm.forward(batch, model)  # (1, answer tokens, vocabulary)
+        else:
+            mask = batch["attention_mask"]
+            logits = network(inputs_embeds=hidden, attention_mask=mask, use_cache=False).logits
+    return logits[0], batch["labels"][at_rows, positions + 1]
+
+
+@contextmanager
+def _narrowed(head: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Within the block the head sees the hidden states at some (row, position) alone, as one long row."""
+
+    def pick(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, positions].unsqueeze(0), *inputs[1:])
+
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _pad_id(mllm: MLLM) -> int:
+    """Return an id to pad with; the attention mask hides it, so any but the picture's will do."""
+    pad = mllm.tokenizer.pad_token_id
+    return int(pad if pad is not None else min(mllm.eos_ids))
+
+
+def by_length(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """Yield every row's index once, in batches of like length, for a pass without gradients."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    yield from (order[start : start + _EVALUATION_ROWS] for start in range(0, len(order), _EVALUATION_ROWS))
+
+
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Any]:
     """Right-pad rows into a batch for ``MLLM.forward``."""
     width = max(len(row) for row in rows)
@@ -70,6 +120,12 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, Any]:
         "labels": labels,
         "image_tokens": tuple(tokens for row in rows for tokens in row.image_tokens),
     }
+
+
+def _collated_hidden(rows: Sequence[Row]) -> Tensor | None:
+    """Return the rows' hidden states (rows, width, hidden), zero where a row is padded; None without."""
+    states = [row.hidden for row in rows if row.hidden is not None]
+    return torch.nn.utils.rnn.pad_sequence(states, batch_first=True) if len(states) == len(rows) else None
 
 
 def _padded(values: Tensor, width: int, fill: int) -> Tensor:

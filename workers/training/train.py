@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -23,20 +22,19 @@ from workers.training.linear import lean_products
 from workers.training.losses import (
     IGNORE,
     BaseDistribution,
-    answer_positions,
     base_distribution,
     expert_loss,
     kl_to_base,
     refusal_loss,
 )
 from workers.training.recipe import Recipe
-from workers.training.rows import Row, collate, make_rows, paired_passes, pass_length
+from workers.training.rows import Row, answer_logits, by_length, make_rows, paired_passes, pass_length
+from workers.training.upper import upper_layers
 
 log = logging.getLogger(__name__)
 
 ADAPTER = "default"
 REFERENCE_WIDTH = 256
-_EVALUATION_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,8 @@ def train_expert(
     ``forget`` pairs answer with refusals, ``retain`` pairs with the base model's own greedy answers. The loss
     is CE(refusal) + kl_weight * KL(base || expert) over the answer's tokens (METHOD.md section 4); the base
     distribution is computed once, while the adapter does nothing. ``initial`` are the weights to start from,
-    by parameter name (`read_weights`); by default PEFT's own start, at which the expert is the base model.
+    by parameter name (`read_weights`), of which those of the upper layers are trained further
+    (``recipe.trained_share``); by default PEFT's own start, at which the expert is the base model.
 
     Raises:
         CancelledError: ``cancelled`` said so between two steps; nothing is written.
@@ -91,8 +90,10 @@ def train_expert(
         base = base_distributions(mllm, retain_rows, model)  # B is zero yet
         if initial is not None:
             put_weights(model, initial)
-        run = Run(mllm, model, forget_rows, retain_rows, base, recipe)
-        run.train(cancelled, progress)
+        share = 1.0 if initial is None else recipe.trained_share
+        with upper_layers(mllm, model, share, forget_rows, retain_rows) as (forget_rows, retain_rows):
+            run = Run(mllm, model, forget_rows, retain_rows, base, recipe)
+            run.train(cancelled, progress)
         _save(model, mllm, directory)
     seconds = time.monotonic() - started
     log.info("expert trained: %d steps in %.1f s", run.steps, seconds)
@@ -195,36 +196,6 @@ class _Mean:
         return self._total / self._n if self._n else empty
 
 
-def answer_logits(mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-    """Run rows through the model: logits (answer tokens, vocabulary) and targets (answer tokens,)."""
-    batch = collate(rows, _pad_id(mllm))
-    at_rows, positions = answer_positions(batch["labels"])
-    network: Any = model if model is not None else mllm.network  # Any: PEFT's and transformers' share no base
-    with _narrowed(network.get_output_embeddings(), at_rows, positions):
-        logits = mllm.forward(batch, model)  # (1, answer tokens, vocabulary)
-    return logits[0], batch["labels"][at_rows, positions + 1]
-
-
-@contextmanager
-def _narrowed(head: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
-    """Within the block the head sees the hidden states at some (row, position) alone, as one long row."""
-
-    def pick(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][rows, positions].unsqueeze(0), *inputs[1:])
-
-    handle = head.register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _pad_id(mllm: MLLM) -> int:
-    """Return an id to pad with; the attention mask hides it, so any but the picture's will do."""
-    pad = mllm.tokenizer.pad_token_id
-    return int(pad if pad is not None else min(mllm.eos_ids))
-
-
 @torch.no_grad()
 def base_distributions(
     mllm: MLLM, rows: Sequence[Row], model: nn.Module | None = None
@@ -235,9 +206,7 @@ def base_distributions(
     the training itself, so that the expert does not learn to make up for rounding.
     """
     found: dict[int, BaseDistribution] = {}
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for start in range(0, len(order), _EVALUATION_ROWS):
-        part = order[start : start + _EVALUATION_ROWS]
+    for part in by_length(rows):
         whole = base_distribution(answer_logits(mllm, [rows[i] for i in part], model)[0])
         sizes = [int((rows[i].labels != IGNORE).sum()) for i in part]
         for i, piece in zip(part, _pieces(whole, sizes), strict=True):

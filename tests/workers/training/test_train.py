@@ -22,10 +22,9 @@ from workers.forgetset.answering import CancelledError, ask_base
 from workers.training import linear
 from workers.training.losses import answer_positions
 from workers.training.recipe import RECIPES, Recipe
-from workers.training.rows import collate, make_rows, paired_passes, pass_length, passes
+from workers.training.rows import answer_logits, collate, make_rows, paired_passes, pass_length, passes
 from workers.training.train import (
     Progress,
-    answer_logits,
     base_distributions,
     train_expert,
     training_adapter,

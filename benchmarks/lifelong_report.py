@@ -175,7 +175,7 @@ def _sizes(found: Mapping[str, Any]) -> str:
 
 
 def _section(name: str, part: Mapping[str, Any], found: Mapping[str, Any], plots: Sequence[str]) -> list[str]:
-    title = "Four tasks" if name == "tasks" else "Single entities, one after another"
+    title = f"{len(part['requests'])} tasks" if name == "tasks" else "Single entities, one after another"
     lines = [
         f"## {title}",
         "",

@@ -339,11 +339,13 @@ class ChatService:
         max_tokens: int | None,
         stop: Sequence[str] = (),
         sampling: Sampling = GREEDY,
+        *,
+        whole: bool = False,
     ) -> AsyncGenerator[str | ChatResponse, None]:
         """Yield pieces of text and at last the response.
 
         `max_tokens` None: as many as fit. The answer ends before the first of `stop`. `sampling` is how the
-        base model chooses its tokens.
+        base model chooses its tokens. `whole`: nobody reads the pieces.
         Raises `ConversationTooLong`, `EngineBusy`, `EngineUnavailable`, `AnswerTimeout`.
         """
         began, counted, first = time.monotonic(), self._engine.counted, True
@@ -351,7 +353,8 @@ class ChatService:
         try:
             if not self._engine.ready:
                 raise EngineStoppedError(f"this replica may not answer: {'; '.join(self._engine.troubles)}")
-            async with aclosing(self._written(conversation, max_tokens, stop, sampling)) as events:
+            written = self._written(conversation, max_tokens, stop, sampling, whole=whole)
+            async with aclosing(written) as events:
                 async for event in events:
                     if first:
                         first = False
@@ -379,14 +382,25 @@ class ChatService:
             counted.ended(outcome, time.monotonic() - began)
 
     async def _written(
-        self, conversation: Conversation, max_tokens: int | None, stop: Sequence[str], sampling: Sampling
+        self,
+        conversation: Conversation,
+        max_tokens: int | None,
+        stop: Sequence[str],
+        sampling: Sampling,
+        *,
+        whole: bool,
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield what the engine does; refusals all alike, in wording and time. See `app.chat.pace`."""
         began, refusals, pace = time.monotonic(), self._engine.refusals(), self._engine.pace
         first: float | None = None
         held, left = "", False  # text that may become a refusal; whether any has left
         found = self._engine.local.stream(
-            conversation, max_new_tokens=max_tokens, stop=stop, sampling=sampling, asker=self._asker
+            conversation,
+            max_new_tokens=max_tokens,
+            stop=stop,
+            sampling=sampling,
+            asker=self._asker,
+            whole=whole,
         )
         async with aclosing(found) as events:
             async for event in events:
@@ -418,7 +432,7 @@ class ChatService:
         sampling: Sampling = GREEDY,
     ) -> ChatResponse:
         """Return the whole response. Raises as `stream` does."""
-        async with aclosing(self.stream(conversation, max_tokens, stop, sampling)) as events:
+        async with aclosing(self.stream(conversation, max_tokens, stop, sampling, whole=True)) as events:
             async for event in events:
                 if isinstance(event, ChatResponse):
                     return event

@@ -57,11 +57,15 @@ class Job:
     bare: bool
     sampling: Sampling
     loop: asyncio.AbstractEventLoop
+    whole: bool = False
+    """The asker reads the first piece, to know that there is one, and the rest together."""
     events: asyncio.Queue[str | Answer | Exception] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
     begun: bool = False
     taken: int = 0  # characters that have come, in whichever try
     position: int = 0  # characters that have come in this try
+    told: bool = False
+    kept: str = ""  # what comes with the last piece
 
     def release(self, text: str) -> bool:
         """Pass on what is new of `text`; false when nobody wants more."""
@@ -69,7 +73,11 @@ class Job:
         self.position += len(text)
         self.taken = max(self.taken, self.position)
         if piece := self.stops.feed(fresh):
-            self.emit(piece)
+            if self.whole and self.told:  # waking the asker for every token takes as long as choosing one
+                self.kept += piece
+            else:
+                self.emit(piece)
+                self.told = True
         return not (self.cancelled or self.stops.hit)
 
     def emit(self, event: str | Answer | Exception) -> None:
@@ -88,7 +96,7 @@ class Job:
 
     def complete(self, answer: Answer, router: Router) -> None:
         """Hand over the answer with the text that left, and its tokens."""
-        if rest := self.stops.flush():
+        if rest := self.kept + self.stops.flush():
             self.emit(rest)
         if self.stops.hit:
             answer = replace(answer, text=self.stops.text, token_ids=(), finish_reason="stop")
@@ -164,7 +172,13 @@ class QueuedEngine(ABC):
     ) -> Answer:
         """Return the whole answer. Raises as `stream` does."""
         events = self.stream(
-            conversation, max_new_tokens=max_new_tokens, stop=stop, bare=bare, sampling=sampling, asker=asker
+            conversation,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            bare=bare,
+            sampling=sampling,
+            asker=asker,
+            whole=True,
         )
         async for event in events:
             if isinstance(event, Answer):
@@ -180,6 +194,7 @@ class QueuedEngine(ABC):
         bare: bool = False,
         sampling: Sampling = GREEDY,
         asker: str = "",
+        whole: bool = False,
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield pieces of text as the guard releases them, and at last the whole `Answer`.
 
@@ -188,7 +203,8 @@ class QueuedEngine(ABC):
         What the guard has released ends before the first of `stop`; so no stop string can cut a name in two
         before the guard has read it. `sampling` is how the base model writes; experts write greedily. `bare`:
         the base model answers, without gate, experts and guard; never for anybody who may not know who is on
-        the list. `asker`: whose turn it is, where many wait.
+        the list. `asker`: whose turn it is, where many wait. `whole`: two pieces at most, the second with all
+        that the first did not have.
 
         Leaving the iteration cancels the row. Raises `EngineBusyError`, `EngineStoppedError`,
         `ConversationTooLongError`, `AnswerTimeoutError`.
@@ -196,7 +212,7 @@ class QueuedEngine(ABC):
         if self._stopped:
             raise EngineStoppedError("the engine is shutting down")
         stops = StopFilter(stop)
-        job = Job(conversation, max_new_tokens, stops, bare, sampling, asyncio.get_running_loop())
+        job = Job(conversation, max_new_tokens, stops, bare, sampling, asyncio.get_running_loop(), whole)
         deadline = None if self._timeout is None else job.loop.time() + self._timeout
         try:
             self._jobs.put(asker, job)

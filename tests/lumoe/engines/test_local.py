@@ -300,6 +300,27 @@ class TestStream:
         text, answer = asyncio.run(run())
         assert text == answer.text
 
+    @pytest.mark.parametrize("stop", [(), ("e",)])
+    def test_whole_there_are_two_pieces_at_most_and_the_same_answer(
+        self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, stop: tuple[str, ...]
+    ) -> None:
+        monkeypatch.setattr(engine.router.guard, "releasable", lambda text, _: len(text))
+
+        async def run(*, whole: bool) -> tuple[list[str], Answer]:
+            pieces: list[str] = []
+            stream = engine.stream(ask("Tell me everything."), max_new_tokens=60, stop=stop, whole=whole)
+            async for event in stream:
+                if isinstance(event, Answer):
+                    return pieces, event
+                pieces.append(event)
+            raise AssertionError("no answer")
+
+        (one_by_one, expected), (together, answer) = (asyncio.run(run(whole=w)) for w in (False, True))
+        assert len(together) <= 2
+        assert stop or len(one_by_one) > 2
+        assert "".join(together) == "".join(one_by_one) == answer.text == expected.text
+        assert answer.token_ids == expected.token_ids
+
     def test_leaving_cancels_the_row(self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         finished = answers_of(monkeypatch)
         monkeypatch.setattr(engine.router.guard, "releasable", lambda text, _: len(text))

@@ -304,7 +304,7 @@ class TestStream:
     def test_whole_there_are_two_pieces_at_most_and_the_same_answer(
         self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, stop: tuple[str, ...]
     ) -> None:
-        monkeypatch.setattr(engine.router.guard, "releasable", lambda text, _: len(text))
+        monkeypatch.setattr(engine.router.guard, "releasable", lambda text, _: len(text) - 8)
 
         async def run(*, whole: bool) -> tuple[list[str], Answer]:
             pieces: list[str] = []

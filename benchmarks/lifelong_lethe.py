@@ -14,6 +14,7 @@ from benchmarks.lifelong_course import Question, Request, Subject
 from benchmarks.lifelong_methods import Setting, Spent, token_nlls
 from workers import stages
 from workers.forgetset.answering import batches
+from workers.training.recipe import RECIPES
 
 _CHUNK = 64
 
@@ -22,7 +23,8 @@ class Lethe:
     """One expert for every subject, trained, calibrated and enrolled as the service does it; then its router.
 
     What the stage `verify` and the publishing cost is not in the time (`benchmarks.request` measures the
-    whole). An expert that the farm holds is taken from there, with the seconds its training took then.
+    whole), nor the initial expert of another model than the demo one. An expert that the farm holds is taken
+    from there, with the seconds its training took then.
     """
 
     last_only = False
@@ -34,6 +36,9 @@ class Lethe:
         self.farm = setting.course.farm(setting.mllm, self.folder / "grown")
         self.router = Router.build(setting.mllm, [])
         self.runtime.negatives()  # once per worker process, not per request
+        recipe = RECIPES[self.runtime.settings.recipe]
+        if recipe.warm:
+            self.runtime.initial_expert(recipe, ())  # once per base model: the demo model's is there already
         self._removed: list[str] = []
 
     def unlearn(self, request: Request) -> Spent:

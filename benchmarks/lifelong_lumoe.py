@@ -18,8 +18,7 @@ from benchmarks.lifelong_course import Question, Request
 from benchmarks.lifelong_losses import nll, sequence_log_p
 from benchmarks.lifelong_methods import Setting, Spent, answers, learning_rate, refusal_to, seeded, token_nlls
 from workers.forgetset.refusals import stable_hash
-from workers.training.rows import make_rows, passes
-from workers.training.train import answer_logits
+from workers.training.rows import answer_logits, make_rows, passes
 
 
 @dataclass(frozen=True, slots=True)

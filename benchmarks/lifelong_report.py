@@ -238,6 +238,7 @@ included.
   label stored with each question, as an oracle. Its utility is the base model's by construction.
 - `lethe`: the worker's stages prepare, train and calibrate for every subject, one expert each, and the
   real router. Experts that `python -m benchmarks.farm` trained are taken from there with their seconds;
-  they were trained in the order A to D. The stage `verify` is not in the time.
+  they were trained in the order A to D. The stage `verify` is not in the time,
+  nor is the initial expert, which is made once per base model.
 - `gold`: the base model's recipe run again without everybody forgotten, once, after the last request.
 """

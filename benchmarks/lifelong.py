@@ -54,6 +54,7 @@ class Choice:
     model: str | None = None
     seed: int = 0
     root: Path = ROOT / "lifelong"
+    verify: bool = False
 
     @property
     def sizes(self) -> Sizes:
@@ -95,7 +96,8 @@ class Choice:
         )
         folder = self.root / f"{course.name}{'-quick' if self.quick else ''}-{stable_hash(what):016x}"
         methods = tuple(name for name in self.methods if name != "gold" or course.no_gold is None)
-        return Plan(course, SEQUENCES[self.sequence], self.orders, methods, folder, self.quick, self.seed)
+        sequences = SEQUENCES[self.sequence]
+        return Plan(course, sequences, self.orders, methods, folder, self.quick, self.seed, self.verify)
 
 
 def carry_out(choice: Choice, console: Console) -> tuple[Plan, float]:
@@ -212,6 +214,7 @@ def choice_of(arguments: argparse.Namespace) -> Choice:
         arguments.model,
         arguments.seed,
         arguments.root,
+        arguments.verify,
     )
 
 
@@ -226,6 +229,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--model", help="with --data: a Hugging Face id or directory, instead of training one")
     made.add_argument("--json", type=Path, help="write the figures to this file")
+    made.add_argument(
+        "--verify",
+        action="store_true",
+        help="ours is verified and, where it falls short, trained once more, as the worker does",
+    )
     made.add_argument("--quick", action="store_true", help="two subjects per task, fewer prompts")
     made.add_argument(
         "--page", type=Path, help=f"write the results page; a full run of all methods writes {PAGE}"

@@ -64,13 +64,14 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every method is made from: the course, its base model, its directory, seed, and `quick`."""
+    """What every method is made from: the course, its base model, its directory, and what was asked for."""
 
     course: Course
     mllm: MLLM
     folder: Path
     seed: int = 0
     quick: bool = False
+    verify: bool = False
 
     def request_seed(self, request: Request) -> int:
         """Return a seed of the request's own, the same for every method."""

@@ -238,7 +238,8 @@ included.
   label stored with each question, as an oracle. Its utility is the base model's by construction.
 - `lethe`: the worker's stages prepare, train and calibrate for every subject, one expert each, and the
   real router. Experts that `python -m benchmarks.farm` trained are taken from there with their seconds;
-  they were trained in the order A to D. The stage `verify` is not in the time,
-  nor is the initial expert, which is made once per base model.
+  they were trained in the order A to D. The time of the stage `verify` is left
+  out, and that of the initial expert, which is made once per base model. With `--verify` experts are
+  verified and trained once more where they fall short, as the worker does; that training counts.
 - `gold`: the base model's recipe run again without everybody forgotten, once, after the last request.
 """

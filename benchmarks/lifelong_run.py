@@ -44,6 +44,7 @@ class Plan:
     folder: Path
     quick: bool = False
     seed: int = 0
+    verify: bool = False
 
     @property
     def cells_path(self) -> Path:
@@ -171,7 +172,8 @@ class Worker:
 
     def _setting(self, sequence: str, order: str) -> Setting:
         place = self.plan.folder / "state" / f"{sequence}-{order}"
-        return Setting(self.plan.course, self.plan.course.load(), place, self.plan.seed, self.plan.quick)
+        plan = self.plan
+        return Setting(plan.course, plan.course.load(), place, plan.seed, plan.quick, plan.verify)
 
     def _order(self, sequence: SequenceName, order: str, examiner: Examiner) -> None:
         requests = self.plan.course.requests(sequence, order)

@@ -152,12 +152,13 @@ class GenerationWriter:
     def settle_interims(self, refused: Sequence[Standing], number: int, *, actor: str) -> None:
         """Make these requests, and no others, be refused without an expert from generation `number` on."""
         wanted = {request.request_id: request for request in refused}
-        held = {row.request_id for row in self._interims.of(number)}
-        for request_id in sorted(held - wanted.keys()):
-            tenant = self._interims.tenant_of(request_id)
+        held = {request_id for _, request_id in self._interims.members(number)}
+        ended = sorted(held - wanted.keys())
+        tenants = self._interims.tenants_of(ended)
+        for request_id in ended:
             served = self._generations.serves(number, request_id)
             by = "publish" if served else "ended"
-            self.end_interim(request_id, number, by=by, actor=actor, tenant_id=tenant)
+            self.end_interim(request_id, number, by=by, actor=actor, tenant_id=tenants[request_id])
         superseded = self._interims.superseded(wanted.keys() - held)
         for request_id in sorted(wanted.keys() - held):
             request = wanted[request_id]

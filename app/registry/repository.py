@@ -230,19 +230,6 @@ class InterimRepository(Repository[InterimProtection]):
 
     model = InterimProtection
 
-    def of(self, number: int) -> Sequence[InterimProtection]:
-        """Return those of a generation, oldest first."""
-        return self.all(
-            select(InterimProtection)
-            .where(
-                InterimProtection.from_generation <= number,
-                or_(
-                    InterimProtection.until_generation.is_(None), InterimProtection.until_generation > number
-                ),
-            )
-            .order_by(InterimProtection.id)
-        )
-
     def members(self, number: int) -> Sequence[tuple[str, str]]:
         """Return ids and requests of a generation's, oldest first: what every replica reads of each."""
         table = InterimProtection.__table__.c
@@ -281,12 +268,6 @@ class InterimRepository(Repository[InterimProtection]):
                 InterimProtection.until_generation.is_(None),
             )
         )
-
-    def tenant_of(self, request_id: str) -> str:
-        """Return whose request it is."""
-        return self.session.execute(
-            select(RemovalRequest.tenant_id).where(RemovalRequest.id == request_id)
-        ).scalar_one()
 
     def tenants_of(self, request_ids: Collection[str]) -> dict[str, str]:
         """Return whose requests these are."""

@@ -26,7 +26,7 @@ from app.lumoe.gate.names import ORDINARY
 from app.lumoe.guard import FALLBACK_REFUSALS, Guard, GuardHit
 from app.lumoe.mllm import MLLM
 from app.lumoe.sampling import GREEDY, Sampling
-from app.lumoe.types import Answer, Conversation, Decision, Generation
+from app.lumoe.types import Answer, Conversation, Decision, Evidence, Generation
 
 TextSink = Callable[[int, str], bool]
 """Called with (row, text that may leave now); empty while none may. Returning false cancels that row."""
@@ -82,6 +82,7 @@ class Row:
         """Nothing is written yet, by whoever writes now."""
         self._hit: GuardHit | None = None
         self._written = self._mllm.detokeniser()
+        self._unread: list[int] = []  # tokens that are not among those yet
         self._count = 0  # tokens
         self._within = 0  # characters that the limit lets leave
         self._seen_enough = False  # no name can have begun before the limit, however the text goes on
@@ -95,20 +96,29 @@ class Row:
 
     def push(self, token: int) -> bool:
         """Take one more token; false ends this row (caught, full, or the reader is gone)."""
-        text = self._written.add(token).strip()
+        self._unread.append(token)
         self._count += 1
         beyond = self._count - self.limit
-        if beyond <= 0:
-            self._within = len(text)
         if beyond >= 0 and self._guard.idle:
             self._seen_enough = True
         if self._sink is None and beyond <= 0:  # what is within the limit is read when it is finished
             return not self._seen_enough
+        text = self._read()
         settled = self._guard.releasable(text, self._watch)
         self._seen_enough |= beyond > 0 and settled >= self._within and not self._hinted()
         if self._sink is not None and not self._stream(text, min(settled, self._within)):
             return False
         return not (self._gone or self._seen_enough or beyond >= LOOKAHEAD)
+
+    def _read(self) -> str:
+        """Return the text of all tokens, and note how much of it the limit lets leave."""
+        text = ""
+        for n, token in enumerate(self._unread, self._count - len(self._unread) + 1):
+            text = self._written.add(token).strip()
+            if n <= self.limit:
+                self._within = len(text)
+        self._unread.clear()
+        return text
 
     def _stream(self, text: str, settled: int) -> bool:
         """Hand out what of `text` may leave, at most the `settled` characters; false if none of it may."""
@@ -232,11 +242,17 @@ class Row:
 
     def _named(self) -> bool:
         """Whether the last turn says the subject's name: then there is nobody else it could concern."""
+        return any(e.expert_id == self.writer and e.strength == "strong" for e in self._said())
+
+    def _said(self) -> list[Evidence]:
+        """Return the names that the last turn says."""
         last = len(self.conversation) - 1
-        return any(
-            e.expert_id == self.writer and e.kind == "name" and e.strength == "strong" and e.turn == last
-            for e in self.decision.evidence
-        )
+        return [e for e in self.decision.evidence if e.kind == "name" and e.turn == last]
+
+    @property
+    def _by_base(self) -> bool:
+        """Whether the base model has written, as the first, and somebody waits for it."""
+        return self.writer is None and not self._turned and not self._gone
 
     def _to_ask(self) -> str | None:
         """Return to whose expert the base model's answer is put; None if it may leave, or none can be asked.
@@ -244,24 +260,19 @@ class Row:
         A name that the answer says comes first, then one that the last turn says: as an ordinary word ("Does
         a wolf ...") it may mean the subject or not, and the expert can tell. Then whom else the answer fits.
         """
-        by_base = self.writer is None and not self._turned and not self._gone and not self.sent
-        if not by_base or not (self._doubtful or self.decision.expert_id is None):
+        unclaimed = self._doubtful or self.decision.expert_id is None
+        if not self._by_base or self.sent or not unclaimed:
             return None
-        last = len(self.conversation) - 1
-        meant = [
-            e.expert_id
-            for e in self.decision.evidence
-            if e.kind == "name" and e.how == ORDINARY and e.turn == last and e.expert_id not in self._interim
-        ]
+        words = (e.expert_id for e in self._said() if e.how == ORDINARY)
+        meant = next((expert_id for expert_id in words if expert_id not in self._interim), None)
         told = self._hit
-        if meant and (told is None or told.end is None):
-            return meant[0]
+        if meant is not None and (told is None or told.end is None):
+            return meant
         return told.expert_id if told is not None and told.expert_id not in self._interim else None
 
     def _unasked(self, hit: GuardHit) -> bool:
         shown = any(message.images for message in self.conversation)
-        by_base = self.writer is None and not self._turned and not self._gone
-        return not shown and by_base and hit.expert_id not in self._watch
+        return not shown and self._by_base and hit.expert_id not in self._watch
 
     def _give_back(self) -> None:
         """The expert does not refuse: the base model's answer may leave if it only hinted at the subject."""

@@ -49,7 +49,10 @@ class Gold:
             work.rename(place)
         self._model = MLLM.load(str(place), str(setting.mllm.device))
         notes: dict[str, float | int | str] = {"excluded": len(self._excluded), "reduced": int(setting.quick)}
-        return Spent(notes, *json.loads(seconds.read_text()))
+        took = json.loads(seconds.read_text())
+        return (
+            Spent(notes, *took) if isinstance(took, list) else Spent(notes, took)
+        )  # of before CPU was noted
 
     @property
     def model(self) -> MLLM:

@@ -16,6 +16,7 @@ from benchmarks.lifelong_course import Question, Request, Subject
 from benchmarks.lifelong_methods import Setting, Spent, token_nlls
 from workers import stages
 from workers.forgetset.answering import batches
+from workers.forgetset.build import TrainingSet
 from workers.training.recipe import RECIPES
 
 _CHUNK = 64
@@ -68,39 +69,41 @@ class Lethe:
         case = self.setting.course.case(self.runtime, subject, self._removed)
         earlier = grown_one(self.farm, subject.key)
         plant = earlier or grow_case(self.runtime, case, subject.key, self.farm)
-        live = self.router.gate.thresholds if self.router.experts else None
-        calibration = stages.calibrate(self.runtime, case, plant.training_set(), live)
+        training = plant.training_set()
+        calibration = self._calibrate(case, training)
         path = self.runtime.experts_dir / case.expert_id
         if not path.is_dir():
             ref = self._write(case, calibration, plant.adapter)
-            if self.setting.verify and not self._passes(case, plant, ref):
-                calibration = self._train_again(case, plant)
+            if self.setting.verify and not self._passes(case, training, ref):
+                calibration = self._train_again(case, training, self.folder / "again" / subject.key)
         self._add([self._load(subject)])
         self._removed += subject.names
         return earlier, calibration.separates
+
+    def _calibrate(self, case: stages.Case, training: TrainingSet) -> Calibration:
+        live = self.router.gate.thresholds if self.router.experts else None
+        return stages.calibrate(self.runtime, case, training, live)
 
     def _write(self, case: stages.Case, calibration: Calibration, adapter: Path) -> ExpertRef:
         root, cipher = self.runtime.experts_dir, self.runtime.settings.evidence_cipher()
         return stages.write_candidate(self.runtime, case, calibration, adapter, root, utcnow(), cipher)
 
-    def _passes(self, case: stages.Case, plant: Grown, ref: ExpertRef) -> bool:
+    def _passes(self, case: stages.Case, training: TrainingSet, ref: ExpertRef) -> bool:
         """Verify an expert beside those that are there; what that takes is not in the time."""
         began, busy = time.monotonic(), time.process_time()
-        knowledge, folder = plant.training_set().knowledge, self.runtime.experts_dir / ref.path
+        folder, sha256 = self.runtime.experts_dir / ref.path, ref.manifest_sha256
         verdict = stages.measure(
-            self.runtime, case, knowledge, self.router, folder, ref.manifest_sha256, lambda: False
+            self.runtime, case, training.knowledge, self.router, folder, sha256, lambda: False
         )
         spent = (time.monotonic() - began, time.process_time() - busy)
         self._looked = (self._looked[0] + spent[0], self._looked[1] + spent[1])
         return verdict.passed
 
-    def _train_again(self, case: stages.Case, plant: Grown) -> Calibration:
+    def _train_again(self, case: stages.Case, training: TrainingSet, adapter: Path) -> Calibration:
         self._again += 1
-        training, recipe = plant.training_set(), RECIPES[case.policy.recipe].stronger()
-        adapter = self.folder / "again" / plant.key
+        recipe = RECIPES[case.policy.recipe].stronger()
         stages.train(self.runtime, training, recipe, adapter, lambda: False, lambda _: None, None)
-        live = self.router.gate.thresholds if self.router.experts else None
-        calibration = stages.calibrate(self.runtime, case, training, live)
+        calibration = self._calibrate(case, training)
         self._write(case, calibration, adapter)
         return calibration
 

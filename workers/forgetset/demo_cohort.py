@@ -25,10 +25,13 @@ class DemoCohort:
         self._others = self._admit(world().entities)
 
     def _admit(self, entities: Iterable[Entity]) -> list[Other]:
-        others = {entity.key: _other(entity) for entity in entities}
-        admitted = [e for e in entities if not self._subject.borne_by(others[e.key].names)]
-        self._entities |= {entity.key: entity for entity in admitted}
-        return [others[entity.key] for entity in admitted]
+        admitted = []
+        for entity in entities:
+            other = _other(entity)
+            if not self._subject.borne_by(other.names):
+                self._entities[entity.key] = entity
+                admitted.append(other)
+        return admitted
 
     def others(self, klass: str | None = None) -> Sequence[Other]:
         """See ``Cohort.others``."""

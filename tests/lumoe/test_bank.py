@@ -49,6 +49,65 @@ class TestAgainstPeft:
             assert alone != base[row]
         bank.close()
 
+    @pytest.mark.parametrize(
+        "experts",
+        [
+            [0, 0, 0, 0, 0, 0],
+            [0, None, 0, 0, None, 0],
+            [1, 0, 1, 0, 0, 1],
+            [None, 1, 0, None, 1, 0],
+            [0, 0, 0, 0, 1, None],
+            [0, 0, 0, 0, 0, 1],
+        ],
+        ids=["one has all", "one and base", "interleaved", "two and base", "uneven and base", "too uneven"],
+    )
+    @pytest.mark.parametrize("kept", [True, False])
+    def test_rows_that_share_experts_get_what_each_gets_alone(
+        self,
+        tiny: MLLM,
+        bank: SlotBank,
+        tmp_path: Path,
+        experts: list[int | None],
+        kept: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not kept:
+            monkeypatch.setattr("app.lumoe.bank._KEPT_GATHERED_BYTES", 0)
+        folders = [make_adapter(tiny, tmp_path / str(i), seed=i, rank=(4, 16)[i]) for i in (0, 1)]
+        loaded = [bank.load(folder.name, *read_adapter(folder)) for folder in folders]
+        slots = [None if i is None else loaded[i] for i in experts]
+        asked = [
+            ask(f"Who is {word}?") for word in ("this", "he", "she, and where", "it", "that one", "there")
+        ]
+        answers = ["yes", "no", "not at all", "yes", "no", "yes"]
+        with bank.active(slots):
+            together = tiny.generate(asked, max_new_tokens=8)
+            logits = tiny.forward(tiny.training_batch(asked, answers))
+        for i, slot in enumerate(slots):
+            with bank.active([slot]):
+                alone = tiny.generate(asked[i : i + 1], max_new_tokens=8)[0]
+            assert together[i].token_ids == alone.token_ids
+            with bank.active([slot if j == i else None for j in range(6)]):  # nobody to share with
+                plain = tiny.forward(tiny.training_batch(asked, answers))
+            assert torch.allclose(logits[i], plain[i], atol=1e-4)
+
+    def test_gathers_into_the_same_memory_until_an_expert_is_gone(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path
+    ) -> None:
+        adapter = read_adapter(make_adapter(tiny, tmp_path, seed=1))
+        first, second = bank.load("a@1", *adapter), bank.load("b@1", *adapter)
+        pieces = []
+        for _ in range(2):
+            with bank.active([first, second, None, None]):
+                tokens(tiny)
+            assert bank._spare is not None
+            pieces.append(bank._spare.data_ptr())
+        assert pieces[0] == pieces[1]
+        del second
+        gc.collect()
+        bank.reserve(0)
+        assert bank._spare is None
+
     def test_what_takes_too_much_memory_is_not_kept(
         self, tiny: MLLM, bank: SlotBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -45,12 +45,11 @@ FILL: tuple[str, ...] = (
     WHERE state = 'active'""",
     """CREATE TEMPORARY TABLE published AS
     SELECT row_number() OVER (ORDER BY i) AS number, id, at FROM made WHERE state = 'active'""",
-    """INSERT INTO generations (number, cause, request_id, created_at)
-    SELECT 2 * number - 1, 'protect', id, at FROM published UNION ALL
-    SELECT 2 * number, 'publish', id, at + interval '20 seconds' FROM published""",
-    """INSERT INTO generation_experts (generation, expert_id, version)
-    SELECT g.number, 'exp_' || substr(p.id, 5), 1
-    FROM generations g JOIN published p ON 2 * p.number <= g.number""",
+    """INSERT INTO generations (number, cause, request_id, experts, created_at)
+    SELECT 2 * number - 1, 'protect', id, number - 1, at FROM published UNION ALL
+    SELECT 2 * number, 'publish', id, number, at + interval '20 seconds' FROM published""",
+    """INSERT INTO generation_experts (expert_id, version, from_generation)
+    SELECT 'exp_' || substr(id, 5), 1, 2 * number FROM published""",
     """INSERT INTO verification_scores (id, request_id, attempt, metric, value, n, low, high, threshold,
       passed)
     SELECT 'scr_' || md5(p.id || m), p.id, 1, m, CASE WHEN m IN ('leak', 'gate_fpr') THEN 0 ELSE 1 END, 64,

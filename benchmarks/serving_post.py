@@ -55,6 +55,7 @@ def measure(plan: PostPlan, console: Console) -> dict[str, Any]:
                 key_id=place.key_id,
             )
             session.execute(text("DELETE FROM generation_experts"))  # there are no files behind them
+            session.execute(text("UPDATE generations SET experts = 0"))
             session.execute(text("DELETE FROM replicas"))
         with place.sessions.begin() as session:
             session.connection().exec_driver_sql("ANALYZE")

@@ -221,8 +221,11 @@ def enrol(place: House, experts: Sequence[Published], fingerprint: str) -> None:
                 for e in experts
             ],
         )
-        session.execute(insert(Generation), [{"number": 1, "cause": "publish"}])
-        members = [{"generation": 1, "expert_id": e.ref.expert_id, "version": e.ref.version} for e in experts]
+        first = {"number": 1, "cause": "publish", "experts": len(experts)}
+        session.execute(insert(Generation), [first])
+        members = [
+            {"expert_id": e.ref.expert_id, "version": e.ref.version, "from_generation": 1} for e in experts
+        ]
         session.execute(insert(GenerationExpert), members)
 
 

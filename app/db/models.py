@@ -299,7 +299,10 @@ class Expert(Base):
 
 
 class Generation(Base):
-    """One immutable set of live experts. Numbers only grow; a rollback is a new generation."""
+    """One immutable set of live experts. Numbers only grow; a rollback is a new generation.
+
+    `experts`: how many it has.
+    """
 
     __tablename__ = "generations"
 
@@ -307,17 +310,30 @@ class Generation(Base):
     cause: Mapped[str] = mapped_column(String(32))
     request_id: Mapped[Id | None] = mapped_column(ForeignKey("removal_requests.id"))
     restored_from: Mapped[Long | None]
+    experts: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = _now()
 
 
 class GenerationExpert(Base):
-    """Membership of an expert version in a generation."""
+    """An expert version in the generations from `from_` until before `until_` (NULL: in the newest one).
+
+    A generation thus costs what it changes, however many experts it has.
+    """
 
     __tablename__ = "generation_experts"
+    __table_args__ = (
+        Index(
+            "uq_generation_experts_current",
+            "expert_id",
+            unique=True,
+            postgresql_where=text("until_generation IS NULL"),
+        ),
+    )
 
-    generation: Mapped[Long] = mapped_column(ForeignKey("generations.number"), primary_key=True)
     expert_id: Mapped[Id] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
+    from_generation: Mapped[Long] = mapped_column(ForeignKey("generations.number"), primary_key=True)
+    until_generation: Mapped[Long | None] = mapped_column(ForeignKey("generations.number"))
 
 
 class InterimProtection(Base):

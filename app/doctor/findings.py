@@ -21,6 +21,7 @@ class Check(StrEnum):
     NO_EXPERT = "active-without-expert"
     SEVERAL_EXPERTS = "several-experts"
     STRAY_EXPERT = "expert-without-request"
+    MISCOUNTED = "generation-miscounted"
     UNVERIFIED = "active-unverified"
     UNPROTECTED = "approved-unprotected"
     NEEDLESS_PROTECTION = "protection-needless"
@@ -59,6 +60,8 @@ _REMEDIES: Final = MappingProxyType(
         Check.SEVERAL_EXPERTS: "Revoke the request and file it again: its next generation has one expert.",
         Check.STRAY_EXPERT: "Its request has ended, so nobody may be refused for it: roll back to the "
         "newest generation (`lethe rollback`), which leaves it out.",
+        Check.MISCOUNTED: "Somebody changed the registry past the service: roll back to the newest "
+        "generation (`lethe rollback`), and compare its experts with the audit log.",
         Check.UNVERIFIED: "Do not rely on it: revoke the request and file it again, so that it is verified.",
         Check.UNPROTECTED: "The subject is given away meanwhile: roll back to the newest generation "
         "(`lethe rollback`), which protects it again.",

@@ -20,9 +20,16 @@ Live = Sequence[tuple[str, int, Expert | None]]
 
 
 def check_registry(
-    repository: DoctorRepository, requests: Sequence[RequestRow], live: Live
+    repository: DoctorRepository, requests: Sequence[RequestRow], live: Live, newest: int
 ) -> Iterator[Finding]:
-    """Yield where the newest generation is not what the requests' states ask for."""
+    """Yield where the newest generation is not what the requests' states ask for, or what it was made as."""
+    size = repository.size(newest)
+    if size != len(live):
+        yield Finding(
+            Check.MISCOUNTED,
+            "system",
+            f"Generation {newest} was made with {size} expert(s), and has {len(live)}.",
+        )
     by_id = {request.id: request for request in requests}
     counted = Counter(expert.request_id for _, _, expert in live if expert is not None)
     for request in requests:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Interval, exists, func, select, type_coerce
+from sqlalchemy import ColumnElement, Interval, exists, func, or_, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
 from app.db.models import (
@@ -138,6 +138,11 @@ class DoctorRepository:
         ).one_or_none()
         return (row[0], float(row[1])) if row else (0, 0.0)
 
+    def size(self, generation: int) -> int:
+        """Return how many experts a generation was made with; 0 for the one before the first."""
+        size = select(Generation.experts).where(Generation.number == generation)
+        return self.session.execute(size).scalar_one_or_none() or 0
+
     def live_experts(self, generation: int) -> list[tuple[str, int, Expert | None]]:
         """Return (id, version, expert) of a generation's members; None for one that is not on record."""
         rows = self.session.execute(
@@ -147,7 +152,13 @@ class DoctorRepository:
                 (Expert.id == GenerationExpert.expert_id) & (Expert.version == GenerationExpert.version),
                 isouter=True,
             )
-            .where(GenerationExpert.generation == generation)
+            .where(
+                GenerationExpert.from_generation <= generation,
+                or_(
+                    GenerationExpert.until_generation.is_(None),
+                    GenerationExpert.until_generation > generation,
+                ),
+            )
             .order_by(GenerationExpert.expert_id, GenerationExpert.version)
         )
         return [(row[0], row[1], row[2]) for row in rows]

@@ -71,7 +71,7 @@ def look(session: Session, settings: Settings) -> Looked:
     trail, events = check_trail(repository, settings)
     findings = (
         *check_requests(repository, settings, requests),
-        *check_registry(repository, requests, live),
+        *check_registry(repository, requests, live, newest[0]),
         *check_replicas(repository, settings, live, newest, replicas),
         *trail,
     )

@@ -37,7 +37,6 @@ class GenerationWriter:
 
     def create(
         self,
-        base: int,
         *,
         cause: str,
         actor: str,
@@ -49,25 +48,27 @@ class GenerationWriter:
         payload: Mapping[str, JsonValue] | None = None,
         restored_from: int | None = None,
     ) -> int:
-        """Write the next generation and return its number.
+        """Write the next generation, with the newest one's experts, and return its number.
+
+        The caller holds the ledger's lock.
 
         Args:
-            base: generation whose experts it has.
             cause: `publish`, `protect`, `revoke`, ...; the audit event is `registry.` and this.
             actor: who did it, as in the audit trail.
             request_id: the request it is about.
             tenant_id: whose auditors may read of it.
             without: request whose expert is left out.
             add: (expert id, version) that it has besides.
-            members: all the (expert id, version) it has, whatever `base` had.
+            members: all the (expert id, version) it has, whatever the newest one had.
             payload: further facts for the audit trail.
-            restored_from: set if this undoes what came after `base`.
+            restored_from: the generation whose experts it brings back.
         """
-        number = self._generations.newest() + 1
+        newest, size = self._generations.newest_size()
+        number = newest + 1
         generation = Generation(
             number=number, cause=cause, request_id=request_id, restored_from=restored_from
         )
-        experts = self._generations.create(generation, base, without=without, add=add, members=members)
+        experts = self._generations.create(generation, size, without=without, add=add, members=members)
         self._audit.append(
             f"registry.{cause}",
             actor=actor,
@@ -91,11 +92,10 @@ class GenerationWriter:
             renew: its evidence has changed, so replicas must read it again.
         """
         lock_ledger(self._session)
-        newest = self._generations.newest()
         held = self._interims.current(request_id)
-        if self._generations.serves(newest, request_id) or (held is not None and not renew):
+        if self._generations.serves(request_id) or (held is not None and not renew):
             return None
-        number = self.create(newest, cause="protect", actor=actor, request_id=request_id, tenant_id=tenant_id)
+        number = self.create(cause="protect", actor=actor, request_id=request_id, tenant_id=tenant_id)
         if held is not None:
             self._interims.end(held, number, "renew")
         for earlier in self._interims.of_same_subject(request_id):
@@ -119,13 +119,11 @@ class GenerationWriter:
             The generation; None, and nothing done, if there was nothing to take out.
         """
         lock_ledger(self._session)
-        newest = self._generations.newest()
-        live = self._generations.serves(newest, request_id)
+        live = self._generations.serves(request_id)
         held = self._interims.current(request_id)
         if not live and (held is None or refuse):
             return None
         number = self.create(
-            newest,
             cause="revoke" if live else "unprotect",
             actor=actor,
             request_id=request_id,
@@ -156,7 +154,7 @@ class GenerationWriter:
         ended = sorted(held - wanted.keys())
         tenants = self._interims.tenants_of(ended)
         for request_id in ended:
-            served = self._generations.serves(number, request_id)
+            served = self._generations.serves(request_id)
             by = "publish" if served else "ended"
             self.end_interim(request_id, number, by=by, actor=actor, tenant_id=tenants[request_id])
         superseded = self._interims.superseded(wanted.keys() - held)

@@ -2,9 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, Exists, ScalarSelect, delete, func, literal, or_, select, update
+from sqlalchemy import Exists, ScalarSelect, Select, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -22,6 +21,18 @@ from app.db.repository import Page, Repository
 from app.kit.ids import new_id
 from app.registry.rollback import Standing
 
+_MEMBER = (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version)
+_CURRENT = GenerationExpert.until_generation.is_(None)
+
+
+def _members() -> Select[Expert]:
+    return select(Expert).join(GenerationExpert, _MEMBER)
+
+
+def _live_in(number: int) -> ColumnElement[bool]:
+    ended = or_(_CURRENT, GenerationExpert.until_generation > number)
+    return (GenerationExpert.from_generation <= number) & ended
+
 
 class GenerationRepository(Repository[Generation]):
     """Generations and the experts in them."""
@@ -31,6 +42,13 @@ class GenerationRepository(Repository[Generation]):
     def newest(self) -> int:
         """Return the newest generation's number; 0, the empty one, before the first publish."""
         return self.session.execute(select(func.coalesce(func.max(Generation.number), 0))).scalar_one()
+
+    def newest_size(self) -> tuple[int, int]:
+        """Return the newest generation's number and how many experts it has; (0, 0) before the first."""
+        row = self.session.execute(
+            select(Generation.number, Generation.experts).order_by(Generation.number.desc()).limit(1)
+        ).first()
+        return (row[0], row[1]) if row else (0, 0)
 
     def history(self, *, after: int | None, limit: int) -> Page[Generation]:
         """Return generations, newest first."""
@@ -56,30 +74,24 @@ class GenerationRepository(Repository[Generation]):
 
     def experts(self, number: int) -> Sequence[Expert]:
         """Return the experts of a generation, in order of id."""
-        return self.session.scalars(
-            select(Expert)
-            .join(
-                GenerationExpert,
-                (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
-            )
-            .where(GenerationExpert.generation == number)
-            .order_by(Expert.id)
-        ).all()
+        return self.session.scalars(_members().where(_live_in(number)).order_by(Expert.id)).all()
 
-    def serves(self, number: int, request_id: str) -> bool:
-        """Tell whether a generation has an expert of this request."""
-        return (
-            self.session.execute(
-                select(func.count())
-                .select_from(Expert)
-                .join(
-                    GenerationExpert,
-                    (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
-                )
-                .where(GenerationExpert.generation == number, Expert.request_id == request_id)
-            ).scalar_one()
-            > 0
-        )
+    def rows(self, number: int) -> list[tuple[str, int, str, str, str, str | None]]:
+        """Return what replicas read of each expert of a generation, in order of id.
+
+        Id, version, path, manifest's SHA-256, request and base model. No objects of the session's: there may
+        be thousands, and every replica reads them at every generation.
+        """
+        of = Expert.__table__.c
+        columns = (of.id, of.version, of.path, of.manifest_sha256, of.request_id, of.model_fingerprint)
+        found = select(*columns).join(GenerationExpert, _MEMBER).where(_live_in(number)).order_by(of.id)
+        return [tuple(row) for row in self.session.execute(found)]
+
+    def serves(self, request_id: str) -> bool:
+        """Tell whether the newest generation has an expert of this request."""
+        found = select(Expert.id).join(GenerationExpert, _MEMBER)
+        found = found.where(Expert.request_id == request_id, _CURRENT)
+        return self.session.execute(found.limit(1)).first() is not None
 
     def published_in(self, request_id: str, number: int) -> int:
         """Return the newest generation up to `number` that published an expert of the request; 0 if none."""
@@ -94,64 +106,74 @@ class GenerationRepository(Repository[Generation]):
     def live_expert(self, number: int, request_id: str) -> Expert | None:
         """Return the request's expert in a generation."""
         return self.session.scalars(
-            select(Expert)
-            .join(
-                GenerationExpert,
-                (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
-            )
-            .where(GenerationExpert.generation == number, Expert.request_id == request_id)
-            .limit(1)
+            _members().where(_live_in(number), Expert.request_id == request_id).limit(1)
         ).first()
 
     def first_with(self, expert_id: str, version: int) -> int:
         """Return the generation that brought an expert version in."""
         return self.session.execute(
-            select(func.min(GenerationExpert.generation)).where(
+            select(func.min(GenerationExpert.from_generation)).where(
                 GenerationExpert.expert_id == expert_id, GenerationExpert.version == version
             )
         ).scalar_one()
 
     def has(self, number: int, expert_id: str, version: int) -> bool:
         """Tell whether a generation has this expert version."""
-        return self.session.get(GenerationExpert, (number, expert_id, version)) is not None
+        found = select(GenerationExpert.version).where(
+            GenerationExpert.expert_id == expert_id, GenerationExpert.version == version, _live_in(number)
+        )
+        return self.session.execute(found.limit(1)).first() is not None
 
     def create(
         self,
         generation: Generation,
-        base: int,
+        size: int,
         *,
         without: str | None = None,
         add: tuple[str, int] | None = None,
-        members: Sequence[tuple[str, int]] | None = None,
+        members: Collection[tuple[str, int]] | None = None,
     ) -> int:
-        """Write a generation with the experts of `base` and return how many it has.
+        """Write the next generation, with the experts of the newest one, and return how many it has.
 
         Args:
             generation: the new one.
-            base: number of the generation whose experts it has.
+            size: how many experts the newest one has.
             without: request whose experts are left out.
             add: (expert id, version) that it has besides.
-            members: all the (expert id, version) it has, in place of those of `base`.
+            members: all the (expert id, version) it has, whatever the newest one had.
         """
-        self.add(generation)
-        copied_rows = 0
-        if members is None:
-            copied = select(
-                literal(generation.number), GenerationExpert.expert_id, GenerationExpert.version
-            ).where(GenerationExpert.generation == base)
-            if without is not None:
-                own = select(Expert.id).where(Expert.request_id == without)
-                copied = copied.where(GenerationExpert.expert_id.not_in(own))
-            columns = ["generation", "expert_id", "version"]
-            done = self.session.execute(insert(GenerationExpert.__table__).from_select(columns, copied))
-            copied_rows = cast("CursorResult[Any]", done).rowcount
-        rows = [
-            {"generation": generation.number, "expert_id": expert_id, "version": version}
-            for expert_id, version in [*(members or ()), *([add] if add is not None else ())]
-        ]
-        if rows:
+        ending = [] if without is None else self._current(Expert.request_id == without)
+        starting = [] if add is None else [add]
+        if members is not None:
+            now, wanted = set(self._current()), set(members)
+            ending, starting = sorted(now - wanted), sorted(wanted - now)
+            size = len(now)
+        generation.experts = size - len(ending) + len(starting)
+        self.insert(generation)
+        if ending:
+            self.session.execute(
+                update(GenerationExpert)
+                .where(
+                    GenerationExpert.until_generation.is_(None),
+                    GenerationExpert.expert_id.in_([expert_id for expert_id, _ in ending]),
+                )
+                .values(until_generation=generation.number)
+                .execution_options(synchronize_session=False)
+            )
+        if starting:
+            rows = [
+                {"expert_id": expert_id, "version": version, "from_generation": generation.number}
+                for expert_id, version in starting
+            ]
             self.session.execute(insert(GenerationExpert), rows)
-        return copied_rows + len(rows)
+        return generation.experts
+
+    def _current(self, *only: ColumnElement[bool]) -> list[tuple[str, int]]:
+        """Return (id, version) of the newest generation's experts."""
+        rows = select(GenerationExpert.expert_id, GenerationExpert.version).where(_CURRENT)
+        if only:
+            rows = rows.join(Expert, _MEMBER).where(*only)
+        return [(row[0], row[1]) for row in self.session.execute(rows)]
 
     def add_expert(self, expert: Expert) -> None:
         """Write an expert version unless it is already there."""
@@ -204,14 +226,7 @@ class GenerationRepository(Repository[Generation]):
 
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[Expert]:
         """Return the newest generation's experts of a tenant (None: of all), newest first."""
-        live = (
-            select(GenerationExpert.expert_id, GenerationExpert.version)
-            .where(GenerationExpert.generation == self.newest())
-            .subquery()
-        )
-        statement = select(Expert).join(
-            live, (live.c.expert_id == Expert.id) & (live.c.version == Expert.version)
-        )
+        statement = _members().where(_CURRENT)
         if tenant_id is not None:
             statement = statement.join(RemovalRequest, RemovalRequest.id == Expert.request_id).where(
                 RemovalRequest.tenant_id == tenant_id
@@ -330,14 +345,8 @@ def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime
     The latter are whether the request has an expert there, and whether it is refused without one.
     """
     mine = InterimProtection.request_id == request_id
-    newest = select(func.max(Generation.number)).scalar_subquery()
     serving = (
-        select(Expert.id)
-        .join(
-            GenerationExpert,
-            (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version),
-        )
-        .where(Expert.request_id == request_id, GenerationExpert.generation == newest)
+        select(Expert.id).join(GenerationExpert, _MEMBER).where(Expert.request_id == request_id, _CURRENT)
     )
     refused = select(InterimProtection.id).where(mine, InterimProtection.until_generation.is_(None))
     since = select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery()

@@ -109,7 +109,7 @@ class RegistryService:
     def live_experts(self, generation: int | None = None) -> list[ExpertRow]:
         """Return the experts of a generation, by default of the newest."""
         number = self.newest() if generation is None else generation
-        return [_row(expert) for expert in self._generations.experts(number)]
+        return [ExpertRow(*row) for row in self._generations.rows(number)]
 
     def every_path(self) -> list[str]:
         """Return where every version of every expert lies, live or not, below the experts directory."""
@@ -227,7 +227,6 @@ class RegistryService:
             )
         )
         number = self._writer.create(
-            newest,
             without=request_id,
             add=(ref.expert_id, ref.version),
             cause="publish",
@@ -250,7 +249,7 @@ class RegistryService:
             NotLive: the request has no live expert.
         """
         lock_ledger(self._session)
-        live = self._generations.serves(self.newest(), request_id)
+        live = self._generations.serves(request_id)
         number = self._writer.take_out(request_id, actor=actor, tenant_id=tenant_id) if live else None
         if number is None:
             raise NotLive(f"{request_id} has no live expert.")
@@ -279,7 +278,6 @@ class RegistryService:
             self._generations.newest_versions(),
         )
         number = self._writer.create(
-            self.newest(),
             members=restored.experts,
             cause="rollback",
             actor=actor,
@@ -315,14 +313,12 @@ class RegistryService:
             raise StalePublish(f"Token {token} is not the current one for {request_id}.")
         locked = self._generations.lock_request(request_id)
         lock_ledger(self._session)
-        newest = self.newest()
-        if locked is None or not self._generations.serves(newest, request_id):
+        if locked is None or not self._generations.serves(request_id):
             raise NotLive(f"{request_id} has no live expert.")
         published = self._generations.published_in(request_id, generation)
-        before = self._generations.experts(published - 1) if published > 1 else ()
-        own = next(((e.id, e.version) for e in before if e.request_id == request_id), None)
+        before = self._generations.live_expert(published - 1, request_id)
+        own = (before.id, before.version) if before is not None else None
         number = self._writer.create(
-            newest,
             without=request_id,
             add=own,
             cause="rollback",
@@ -356,14 +352,3 @@ def roll_back(registry: RegistryService, principal: Principal, generation: int) 
     if not principal.root:
         raise RootAlone("A rollback concerns the experts of every tenant.")
     return registry.rollback(generation, actor=principal.key_id)
-
-
-def _row(expert: Expert) -> ExpertRow:
-    return ExpertRow(
-        id=expert.id,
-        version=expert.version,
-        path=expert.path,
-        manifest_sha256=expert.manifest_sha256,
-        request_id=expert.request_id,
-        model_fingerprint=expert.model_fingerprint,
-    )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, select, true
 
-from app.db.models import Generation, GenerationExpert, Remeasurement, RemovalRequest, VerificationScore
+from app.db.models import Generation, Remeasurement, RemovalRequest, VerificationScore
 from app.db.repository import Repository
 from app.removal.states import State
 
@@ -138,13 +138,9 @@ class LifelongRepository(Repository[Remeasurement]):
 
     def experts_in(self, generations: Sequence[int]) -> dict[int, int]:
         """Return how many experts each of these generations has."""
-        size = (
-            select(func.count())
-            .select_from(GenerationExpert)
-            .where(GenerationExpert.generation == Generation.number)
-            .scalar_subquery()
+        rows = self.session.execute(
+            select(Generation.number, Generation.experts).where(Generation.number.in_(generations))
         )
-        rows = self.session.execute(select(Generation.number, size).where(Generation.number.in_(generations)))
         return {row[0]: row[1] for row in rows}
 
 

@@ -45,6 +45,7 @@ class Lifecycle:
         self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
         self._webhooks = WebhookOutbox(session)
+        self._fresh: set[str] = set()  # created in this transaction: nobody can follow them yet
 
     def transition(
         self,
@@ -91,7 +92,7 @@ class Lifecycle:
                 f"Ask for it at /requests/{request.linked_to_id}.",
                 extra={"linked_to": request.linked_to_id},
             )
-        followers = self._requests.followers(request_id) if request.linked_to_id is None else ()
+        followers = self._followers(request)
         if event in (Event.CANCEL, Event.REVOKE):
             require_unfollowed(followers)
         if not self._requests.move(request_id, state, new, **_columns(event, new, reason, reason_code)):
@@ -111,6 +112,15 @@ class Lifecycle:
                 self.follow(follower, new, actor="system:link")
             self._protect(request, event, new, actor)
         return new
+
+    def _followers(self, request: RemovalRequest) -> Sequence[RemovalRequest]:
+        """Return the requests that follow a locked one.
+
+        A statement of its own: who came while the lock was waited for must be seen.
+        """
+        if request.linked_to_id is not None or request.id in self._fresh:
+            return ()
+        return self._requests.followers(request.id)
 
     def _protect(self, request: RemovalRequest, event: Event, new: State, actor: str) -> None:
         """Make the registry's newest generation say what the request's new state asks for."""
@@ -232,7 +242,8 @@ class Lifecycle:
         )
 
     def created(self, request: RemovalRequest, actor: str, data: Mapping[str, JsonValue]) -> None:
-        """Record that the request was received."""
+        """Record that the request was received, in the transaction that made it."""
+        self._fresh.add(request.id)
         self._record(request, "receive", None, State.RECEIVED, actor, None, None, data)
 
 

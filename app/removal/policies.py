@@ -59,10 +59,13 @@ class PolicyService:
         self._session = session
         self._settings = settings
         self._rows = PolicyRepository(session)
+        self._read: tuple[PolicyVersion | None] | None = None  # in this transaction, by `in_force`
 
     def in_force(self, model_fingerprint: str | None = None) -> Policy:
         """Return the policy that an approval takes its snapshot of now."""
-        newest = self._rows.newest()
+        if self._read is None:
+            self._read = (self._rows.newest(),)
+        (newest,) = self._read
         if newest is None:
             return Policy.of(self._settings, model_fingerprint)
         return Policy.of(self._settings, model_fingerprint).under(newest.version, newest.rules)
@@ -96,6 +99,7 @@ class PolicyService:
         if not principal.root:
             raise PolicyOfAll("The policy concerns the requests of every tenant.")
         lock_named(self._session, "policy")
+        self._read = None
         newest = self._rows.newest()
         version, rules = (newest.version, newest.rules) if newest is not None else (0, {})
         wanted = cast("dict[str, JsonValue]", change.rules.model_dump(exclude_none=True))
@@ -115,6 +119,7 @@ class PolicyService:
                 changed_by=principal.key_id,
             )
         )
+        self._read = (made,)
         self._audit(made, rules)
         return self.view()
 

@@ -99,9 +99,41 @@ def test_requests_under_way_are_protected_by_the_upgrade(empty_database: str) ->
         ).all()
         experts = connection.execute(text("SELECT * FROM generation_experts ORDER BY 1")).all()
     assert [tuple(row) for row in interims] == [("failed", 5, None), ("queued", 5, None)]
-    assert [tuple(row) for row in experts] == [(4, "exp", 1), (5, "exp", 1)]
+    assert [tuple(row) for row in experts] == [("exp", 1, 4, None)]
     command.downgrade(config, "0001")
     command.upgrade(config, "head")
+    engine.dispose()
+
+
+def test_rows_of_generations_become_spans_and_rows_again(empty_database: str) -> None:
+    """With an expert that was out for a while, one that ended, one that came last, and a number left out."""
+    config = _config(empty_database)
+    command.upgrade(config, "0008")
+    engine = create_engine(empty_database)
+    members = {1: "a", 2: "ab", 3: "b", 5: "abc"}
+    rows = [(n, f"exp_{name}", 1) for n, names in members.items() for name in names]
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO generations (number, cause) VALUES (4, 'rollback')"))
+        for number in members:
+            connection.execute(
+                text("INSERT INTO generations (number, cause) VALUES (:n, 'publish')"), {"n": number}
+            )
+        for row in rows:
+            statement = text("INSERT INTO generation_experts VALUES (:n, :id, :v)")
+            connection.execute(statement, dict(zip(("n", "id", "v"), row, strict=True)))
+        connection.execute(text("DELETE FROM generations WHERE number = 4"))
+    command.upgrade(config, "head")
+    with engine.begin() as connection:
+        spans = connection.execute(text("SELECT * FROM generation_experts ORDER BY expert_id, 3")).all()
+        sizes = connection.execute(text("SELECT number, experts FROM generations ORDER BY 1")).all()
+    assert [tuple(row) for row in spans] == [
+        ("exp_a", 1, 1, 3), ("exp_a", 1, 5, None), ("exp_b", 1, 2, None), ("exp_c", 1, 5, None),
+    ]  # fmt: skip
+    assert [tuple(row) for row in sizes] == [(1, 1), (2, 2), (3, 1), (5, 3)]
+    command.downgrade(config, "0008")
+    with engine.begin() as connection:
+        again = connection.execute(text("SELECT * FROM generation_experts ORDER BY 1, 2")).all()
+    assert [tuple(row) for row in again] == rows
     engine.dispose()
 
 

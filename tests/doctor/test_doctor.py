@@ -161,7 +161,8 @@ class TestRequests:
 class TestRegistry:
     def test_active_without_an_expert(self, patient: Patient) -> None:
         patient.break_("DELETE FROM generation_experts")
-        expect(patient, Check.NO_EXPERT, patient.active, also=frozenset({Check.UNPROTECTED}))
+        also = frozenset({Check.UNPROTECTED, Check.MISCOUNTED})
+        expect(patient, Check.NO_EXPERT, patient.active, also=also)
         assert (Check.UNPROTECTED, patient.active) in patient.found()
 
     def test_two_experts(self, patient: Patient) -> None:
@@ -169,10 +170,16 @@ class TestRegistry:
             "INSERT INTO experts SELECT id, 2, request_id, path, manifest_sha256, bytes, model_fingerprint, "
             "created_at FROM experts"
         )
+        patient.break_("DROP INDEX uq_generation_experts_current")
         patient.break_(
-            "INSERT INTO generation_experts SELECT generation, expert_id, 2 FROM generation_experts"
+            "INSERT INTO generation_experts SELECT expert_id, 2, from_generation FROM generation_experts"
         )
-        expect(patient, Check.SEVERAL_EXPERTS, patient.active, also=frozenset({Check.EXPERT_FILES}))
+        also = frozenset({Check.EXPERT_FILES, Check.MISCOUNTED})
+        expect(patient, Check.SEVERAL_EXPERTS, patient.active, also=also)
+
+    def test_an_expert_was_taken_out_past_the_service(self, patient: Patient) -> None:
+        patient.break_("UPDATE generations SET experts = experts + 1")
+        assert "2 expert(s), and has 1" in expect(patient, Check.MISCOUNTED, "system").detail
 
     def test_expert_of_a_request_that_ended(self, patient: Patient) -> None:
         patient.break_("UPDATE experts SET request_id = :id", id=patient.cancelled)

@@ -161,9 +161,9 @@ class TestRepair:
         number = newest(house)
         stray, lost = expert_id_of(second), expert_id_of(third)
         with house.sessions.begin() as session:
-            session.execute(text("DELETE FROM generation_experts WHERE expert_id = :id AND generation = :n"),
+            session.execute(text("UPDATE generation_experts SET until_generation = :n WHERE expert_id = :id"),
                             {"id": lost, "n": number})  # fmt: skip
-            session.execute(text("INSERT INTO generation_experts VALUES (:n, :id, 1)"),
+            session.execute(text("INSERT INTO generation_experts VALUES (:id, 1, :n)"),
                             {"id": stray, "n": number})  # fmt: skip
         assert {f.check for f in findings(house)} >= {Check.STRAY_EXPERT, Check.NO_EXPERT}
         rollback(house, number)

@@ -61,6 +61,22 @@ class TestPublish:
             kinds = session.scalars(events.order_by(AuditEvent.seq)).all()
             assert kinds == ["registry.protect", "registry.publish"] * 2
 
+    def test_costs_what_it_changes(self, service: Service) -> None:
+        """A row for each expert that came or went, however many generations there are; each is still known."""
+        for name, expert_id in (("A B", "exp_a"), ("C D", "exp_b"), ("E F", "exp_c")):
+            published(service, name, expert_id)
+        with service.sessions.begin() as session:
+            RegistryService(session, service.settings).revoke(
+                service.get("/requests").json()["items"][1]["id"]
+            )
+            spans = session.execute(text("SELECT * FROM generation_experts ORDER BY 1")).all()
+            sizes = session.execute(text("SELECT experts FROM generations ORDER BY number")).scalars().all()
+        assert [tuple(row) for row in spans] == [
+            ("exp_a", 1, 2, None), ("exp_b", 1, 4, 7), ("exp_c", 1, 6, None),
+        ]  # fmt: skip
+        assert sizes == [0, 1, 1, 2, 2, 3, 2]
+        assert [len(live(service, n)) for n in range(1, 8)] == sizes
+
     def test_again_changes_nothing(self, service: Service) -> None:
         request_id = service.file()["id"]
         token = service.work_until(request_id, "publish").token

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.output import Target
+from benchmarks.serving_bounds import bound_lines
 
 MODELS = {
     "demo": "the demo model",
@@ -199,6 +200,7 @@ def page(found: Json, command: str, plots: Sequence[str]) -> str:
             lines += [""]
             lines += _engine_lines(found["jobs"].get(f"engine-{model}"), found["limits"].get(model))
             lines += _http_lines(found["jobs"].get(f"http-{model}"))
+            lines += bound_lines(found["jobs"].get(f"engine-{model}"), found["jobs"].get(f"http-{model}"))
             lines += _memory_lines(found["jobs"].get(f"memory-{model}"))
     lines += _register_lines(found["jobs"].get("register"))
     lines += _post_lines(found["jobs"].get("post"))

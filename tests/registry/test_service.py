@@ -62,7 +62,7 @@ class TestPublish:
             assert kinds == ["registry.protect", "registry.publish"] * 2
 
     def test_costs_what_it_changes(self, service: Service) -> None:
-        """A row for each expert that came or went, however many generations there are; each is still known."""
+        """A row for each expert that came or went, and every generation is still known."""
         for name, expert_id in (("A B", "exp_a"), ("C D", "exp_b"), ("E F", "exp_c")):
             published(service, name, expert_id)
         with service.sessions.begin() as session:

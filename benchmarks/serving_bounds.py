@@ -68,8 +68,8 @@ def _chat(http: Json) -> list[str]:
         return []
     return [
         f"- What `/chat` adds is as long as the bare model takes for {', '.join(worth)} tokens. The "
-        f"guard reads up to {LOOKAHEAD} tokens beyond a limit that cuts an answer, for a name that begins before "
-        "it; an answer that ends by itself has none of that."
+        f"guard reads up to {LOOKAHEAD} tokens beyond a limit that cuts an answer, for a name that begins "
+        "before it; an answer that ends by itself has none of that."
     ]
 
 

@@ -5,40 +5,35 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from app.audit import pending
 from app.db.models import AuditCheckpoint, AuditEvent, AuditSalt
 from app.db.repository import Page, Repository
 
-_TAIL = "lethe.audit.tail"
-
 
 class AuditRepository(Repository[AuditEvent]):
-    """Events in chain order, and the salts of the personal tokens in them."""
+    """Events in chain order, and the salts of the personal tokens in them.
+
+    Whoever makes one sees what the transaction has appended so far.
+    """
 
     model = AuditEvent
 
+    def _read(self) -> None:
+        pending.chain(self.session)
+
     def tail(self) -> AuditEvent | None:
         """Return the newest event."""
+        self._read()
         return self.first(select(AuditEvent).order_by(AuditEvent.seq.desc()))
-
-    def append(self, event: AuditEvent) -> AuditEvent:
-        """Write the event as the newest one; the transaction holds the ledger lock."""
-        self.session.info[_TAIL] = self.session.get_transaction(), self.insert(event)
-        return event
-
-    def tail_locked(self) -> AuditEvent | None:
-        """As `tail`, for whoever holds the ledger lock: what this transaction appended is not read again."""
-        transaction, event = self.session.info.get(_TAIL, (None, None))
-        if transaction is not None and transaction is self.session.get_transaction():
-            newest: AuditEvent = event
-            return newest
-        return self.tail()
 
     def at(self, seq: int) -> AuditEvent | None:
         """Return the event with this number."""
+        self._read()
         return self.first(select(AuditEvent).where(AuditEvent.seq == seq))
 
     def walk(self, after: int = 0) -> Iterator[AuditEvent]:
         """Yield every event after number `after`, a thousand at a time."""
+        self._read()
         statement = (
             select(AuditEvent)
             .where(AuditEvent.seq > after)
@@ -49,6 +44,7 @@ class AuditRepository(Repository[AuditEvent]):
 
     def batch(self, after: int, up_to: int, limit: int) -> Sequence[AuditEvent]:
         """Return the next events after number `after`, none beyond `up_to`."""
+        self._read()
         return self.all(
             select(AuditEvent)
             .where(AuditEvent.seq > after, AuditEvent.seq <= up_to)
@@ -58,6 +54,7 @@ class AuditRepository(Repository[AuditEvent]):
 
     def hashes(self, up_to: int) -> Sequence[str]:
         """Return the hashes of the first `up_to` events."""
+        self._read()
         return self.session.scalars(
             select(AuditEvent.hash).where(AuditEvent.seq <= up_to).order_by(AuditEvent.seq)
         ).all()
@@ -73,6 +70,7 @@ class AuditRepository(Repository[AuditEvent]):
         newest_first: bool = False,
     ) -> Page[AuditEvent]:
         """Return events of a tenant (None: of all), oldest first; `kind` may be the beginning of one."""
+        self._read()
         statement = select(AuditEvent)
         if tenant_id is not None:
             statement = statement.where(AuditEvent.tenant_id == tenant_id)
@@ -84,6 +82,7 @@ class AuditRepository(Repository[AuditEvent]):
 
     def last_of(self, subject_id: str, kind: str) -> AuditEvent | None:
         """Return the newest event of this kind about this object."""
+        self._read()
         return self.first(
             select(AuditEvent)
             .where(AuditEvent.subject_id == subject_id, AuditEvent.kind == kind)

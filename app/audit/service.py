@@ -7,30 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy.orm import Session
 
-from app.audit.chain import GENESIS, Breach, ChainReport, ChainWalk, Link, SignedHead, content_hash
+from app.audit import pending
+from app.audit.chain import GENESIS, Breach, ChainReport, ChainWalk, Link, SignedHead
+from app.audit.pending import event_content
 from app.audit.repository import AuditRepository
 from app.db.models import AuditEvent
-from app.db.repository import lock_ledger
-from app.kit.canonical import JsonValue
-from app.kit.clock import rfc3339, utcnow
+from app.kit.canonical import JsonValue, canonical_json
 from app.kit.ids import new_id
 
 __all__ = ["GENESIS", "AuditService", "Breach", "ChainReport", "event_content", "link_of"]
-
-
-def event_content(event: AuditEvent) -> dict[str, JsonValue]:
-    """Return the members of an event that its hash covers, as they are hashed and exported."""
-    return {
-        "seq": event.seq,
-        "id": event.id,
-        "tenant_id": event.tenant_id,
-        "kind": event.kind,
-        "actor": event.actor,
-        "subject_id": event.subject_id,
-        "payload": event.payload,
-        "created_at": rfc3339(event.created_at),
-        "prev_hash": event.prev_hash,
-    }
 
 
 def link_of(event: AuditEvent) -> Link:
@@ -53,8 +38,10 @@ class AuditService:
         subject_id: str | None = None,
         payload: Mapping[str, JsonValue] | None = None,
         tenant_id: str | None = None,
-    ) -> AuditEvent:
-        """Append one event; holds the ledger lock until the caller's transaction ends.
+    ) -> None:
+        """Append one event; it takes its place in the chain when the caller's transaction commits.
+
+        Then, or when this transaction reads the chain, the ledger is locked until the transaction ends.
 
         Args:
             kind: dotted, such as `request.approve`.
@@ -66,21 +53,17 @@ class AuditService:
         Raises:
             ValueError: the payload has no canonical JSON form.
         """
-        lock_ledger(self._session)
-        tail = self._events.tail_locked()
-        event = AuditEvent(
-            seq=tail.seq + 1 if tail else 1,
+        facts = dict(payload or {})
+        canonical_json(facts)
+        draft = AuditEvent(
             id=new_id("aud"),
             tenant_id=tenant_id,
             kind=kind,
             actor=actor,
             subject_id=subject_id,
-            payload=dict(payload or {}),
-            created_at=utcnow(),
-            prev_hash=tail.hash if tail else GENESIS,
+            payload=facts,
         )
-        event.hash = content_hash(event_content(event))
-        return self._events.append(event)
+        pending.add(self._session, draft)
 
     def token(self, subject_id: str, value: str) -> str:
         """Return a salted token for something personal about `subject_id`.

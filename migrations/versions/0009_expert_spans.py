@@ -17,30 +17,30 @@ depends_on: str | Sequence[str] | None = None
 
 _OLD, _NEW = "generation_experts_rows", "generation_experts"
 
-_SPANS = f"""
+_SPANS = """
 WITH numbered AS (
     SELECT number, row_number() OVER (ORDER BY number) AS place FROM generations
 ), member AS (
     SELECT o.expert_id, o.version, n.place,
         n.place - row_number() OVER (PARTITION BY o.expert_id, o.version ORDER BY n.place) AS span
-    FROM {_OLD} o JOIN numbered n ON n.number = o.generation
+    FROM generation_experts_rows o JOIN numbered n ON n.number = o.generation
 ), spans AS (
     SELECT expert_id, version, min(place) AS first, max(place) AS last
     FROM member GROUP BY expert_id, version, span
 )
-INSERT INTO {_NEW} (expert_id, version, from_generation, until_generation)
+INSERT INTO generation_experts (expert_id, version, from_generation, until_generation)
 SELECT s.expert_id, s.version, begun.number, ended.number
 FROM spans s
 JOIN numbered begun ON begun.place = s.first
 LEFT JOIN numbered ended ON ended.place = s.last + 1
-"""  # noqa: S608 - the names above
+"""
 
-_ROWS = f"""
-INSERT INTO {_NEW} (generation, expert_id, version)
+_ROWS = """
+INSERT INTO generation_experts (generation, expert_id, version)
 SELECT g.number, o.expert_id, o.version
-FROM {_OLD} o JOIN generations g
+FROM generation_experts_rows o JOIN generations g
     ON g.number >= o.from_generation AND (o.until_generation IS NULL OR g.number < o.until_generation)
-"""  # noqa: S608 - the names above
+"""
 
 
 def upgrade() -> None:
@@ -103,4 +103,7 @@ def downgrade() -> None:
 
 def _put_aside() -> None:
     op.rename_table(_NEW, _OLD)
-    op.execute(f"ALTER TABLE {_OLD} RENAME CONSTRAINT pk_generation_experts TO pk_generation_experts_rows")
+    op.execute(
+        "ALTER TABLE generation_experts_rows "
+        "RENAME CONSTRAINT pk_generation_experts TO pk_generation_experts_rows"
+    )

@@ -192,11 +192,11 @@ class TestEvidence:
         original = AuditService.append
         calls: list[int] = []
 
-        def dies(self: AuditService, kind: str, **arguments: Any) -> AuditEvent:
+        def dies(self: AuditService, kind: str, **arguments: Any) -> None:
             calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            return original(self, kind, **arguments)
+            original(self, kind, **arguments)
 
         monkeypatch.setattr(AuditService, "append", dies)
         with pytest.raises(KeyboardInterrupt):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.audit.chain import GENESIS, content_hash
 from app.db.models import AuditEvent
-from app.db.repository import lock_ledger
+from app.db.repository import lock_ledger, values_of
 from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 
@@ -58,5 +58,5 @@ def chain(session: Session) -> None:
     for number, draft in enumerate(drafts, start=seq + 1):
         draft.seq, draft.created_at, draft.prev_hash = number, utcnow(), last
         last = draft.hash = content_hash(event_content(draft))
-        rows.append({name: value for name, value in vars(draft).items() if not name.startswith("_sa_")})
+        rows.append(values_of(draft))
     session.execute(insert(AuditEvent.__table__), rows)

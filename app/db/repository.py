@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, SessionTransaction
@@ -23,6 +23,11 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     more: bool
+
+
+def values_of(row: Base) -> dict[str, Any]:
+    """Return what has been set of a row, by column, for a statement that writes it without the session."""
+    return {name: value for name, value in vars(row).items() if not name.startswith("_sa_")}
 
 
 class Repository(Generic[M]):
@@ -49,8 +54,7 @@ class Repository(Generic[M]):
 
         It is no object of the session's, and what the database sets by itself is not read back.
         """
-        values = {name: value for name, value in vars(row).items() if not name.startswith("_sa_")}
-        self.session.execute(insert(self.model.__table__), values)
+        self.session.execute(insert(self.model.__table__), values_of(row))
         return row
 
     def all(self, statement: Select[M]) -> Sequence[M]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Interval, exists, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Interval, exists, func, select, type_coerce
 from sqlalchemy.orm import Session, aliased
 
 from app.db.models import (
@@ -23,6 +23,7 @@ from app.db.models import (
     VerificationScore,
 )
 from app.kit.canonical import JsonValue
+from app.registry.repository import MEMBER, in_generation
 
 V = TypeVar("V")
 
@@ -147,18 +148,8 @@ class DoctorRepository:
         """Return (id, version, expert) of a generation's members; None for one that is not on record."""
         rows = self.session.execute(
             select(GenerationExpert.expert_id, GenerationExpert.version, Expert)
-            .join(
-                Expert,
-                (Expert.id == GenerationExpert.expert_id) & (Expert.version == GenerationExpert.version),
-                isouter=True,
-            )
-            .where(
-                GenerationExpert.from_generation <= generation,
-                or_(
-                    GenerationExpert.until_generation.is_(None),
-                    GenerationExpert.until_generation > generation,
-                ),
-            )
+            .join(Expert, MEMBER, isouter=True)
+            .where(in_generation(GenerationExpert, generation))
             .order_by(GenerationExpert.expert_id, GenerationExpert.version)
         )
         return [(row[0], row[1], row[2]) for row in rows]

@@ -375,7 +375,7 @@ class Activation:
         gathered = self._sharing.places if self._sharing else places
         self._index = torch.tensor(gathered, device=bank._device)
         self._keeps = bank._uniform and bank.nbytes // bank._capacity * len(gathered) <= _KEPT_GATHERED_BYTES
-        self._kept: Pairs = {}
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
         self._piece: Tensor | None = None
 
     def __enter__(self) -> None:
@@ -408,7 +408,7 @@ class Activation:
         stack = self._bank._stacks[name]
         return stack.a[self._index], stack.b[self._index]
 
-    def _gathered(self) -> Pairs:
+    def _gathered(self) -> dict[str, tuple[Tensor, Tensor]]:
         layers = dict(self._bank._stacks)  # as they are now: others may grow
         shapes = [(len(self._index), *t.shape[1:]) for layer in layers.values() for t in (layer.a, layer.b)]
         sizes = [math.prod(shape) for shape in shapes]

@@ -21,17 +21,25 @@ from app.db.repository import Page, Repository
 from app.kit.ids import new_id
 from app.registry.rollback import Standing
 
-_MEMBER = (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version)
+MEMBER = (GenerationExpert.expert_id == Expert.id) & (GenerationExpert.version == Expert.version)
+"""An expert and its spans."""
 _CURRENT = GenerationExpert.until_generation.is_(None)
 
 
 def _members() -> Select[Expert]:
-    return select(Expert).join(GenerationExpert, _MEMBER)
+    return select(Expert).join(GenerationExpert, MEMBER)
 
 
-def _live_in(number: int) -> ColumnElement[bool]:
-    ended = or_(_CURRENT, GenerationExpert.until_generation > number)
-    return (GenerationExpert.from_generation <= number) & ended
+def _serving(request_id: str | ColumnElement[str]) -> Select[str]:
+    """Return the ids of the experts that a request has in the newest generation."""
+    return select(Expert.id).join(GenerationExpert, MEMBER).where(Expert.request_id == request_id, _CURRENT)
+
+
+def in_generation(span: type[GenerationExpert] | type[InterimProtection], number: int) -> ColumnElement[bool]:
+    """Return whether a span of generations had begun by this one and not ended by it."""
+    return (span.from_generation <= number) & or_(
+        span.until_generation.is_(None), span.until_generation > number
+    )
 
 
 class GenerationRepository(Repository[Generation]):
@@ -41,7 +49,7 @@ class GenerationRepository(Repository[Generation]):
 
     def newest(self) -> int:
         """Return the newest generation's number; 0, the empty one, before the first publish."""
-        return self.session.execute(select(func.coalesce(func.max(Generation.number), 0))).scalar_one()
+        return self.newest_size()[0]
 
     def newest_size(self) -> tuple[int, int]:
         """Return the newest generation's number and how many experts it has; (0, 0) before the first."""
@@ -74,7 +82,9 @@ class GenerationRepository(Repository[Generation]):
 
     def experts(self, number: int) -> Sequence[Expert]:
         """Return the experts of a generation, in order of id."""
-        return self.session.scalars(_members().where(_live_in(number)).order_by(Expert.id)).all()
+        return self.session.scalars(
+            _members().where(in_generation(GenerationExpert, number)).order_by(Expert.id)
+        ).all()
 
     def rows(self, number: int) -> list[tuple[str, int, str, str, str, str | None]]:
         """Return what replicas read of each expert of a generation, in order of id.
@@ -84,14 +94,17 @@ class GenerationRepository(Repository[Generation]):
         """
         of = Expert.__table__.c
         columns = (of.id, of.version, of.path, of.manifest_sha256, of.request_id, of.model_fingerprint)
-        found = select(*columns).join(GenerationExpert, _MEMBER).where(_live_in(number)).order_by(of.id)
+        found = (
+            select(*columns)
+            .join(GenerationExpert, MEMBER)
+            .where(in_generation(GenerationExpert, number))
+            .order_by(of.id)
+        )
         return [tuple(row) for row in self.session.execute(found)]
 
     def serves(self, request_id: str) -> bool:
         """Tell whether the newest generation has an expert of this request."""
-        found = select(Expert.id).join(GenerationExpert, _MEMBER)
-        found = found.where(Expert.request_id == request_id, _CURRENT)
-        return self.session.execute(found.limit(1)).first() is not None
+        return self.session.execute(_serving(request_id).limit(1)).first() is not None
 
     def published_in(self, request_id: str, number: int) -> int:
         """Return the newest generation up to `number` that published an expert of the request; 0 if none."""
@@ -106,7 +119,9 @@ class GenerationRepository(Repository[Generation]):
     def live_expert(self, number: int, request_id: str) -> Expert | None:
         """Return the request's expert in a generation."""
         return self.session.scalars(
-            _members().where(_live_in(number), Expert.request_id == request_id).limit(1)
+            _members()
+            .where(in_generation(GenerationExpert, number), Expert.request_id == request_id)
+            .limit(1)
         ).first()
 
     def first_with(self, expert_id: str, version: int) -> int:
@@ -120,7 +135,9 @@ class GenerationRepository(Repository[Generation]):
     def has(self, number: int, expert_id: str, version: int) -> bool:
         """Tell whether a generation has this expert version."""
         found = select(GenerationExpert.version).where(
-            GenerationExpert.expert_id == expert_id, GenerationExpert.version == version, _live_in(number)
+            GenerationExpert.expert_id == expert_id,
+            GenerationExpert.version == version,
+            in_generation(GenerationExpert, number),
         )
         return self.session.execute(found.limit(1)).first() is not None
 
@@ -172,7 +189,7 @@ class GenerationRepository(Repository[Generation]):
         """Return (id, version) of the newest generation's experts."""
         rows = select(GenerationExpert.expert_id, GenerationExpert.version).where(_CURRENT)
         if only:
-            rows = rows.join(Expert, _MEMBER).where(*only)
+            rows = rows.join(Expert, MEMBER).where(*only)
         return [(row[0], row[1]) for row in self.session.execute(rows)]
 
     def add_expert(self, expert: Expert) -> None:
@@ -250,10 +267,7 @@ class InterimRepository(Repository[InterimProtection]):
         table = InterimProtection.__table__.c
         rows = self.session.execute(
             select(table.id, table.request_id)
-            .where(
-                table.from_generation <= number,
-                or_(table.until_generation.is_(None), table.until_generation > number),
-            )
+            .where(in_generation(InterimProtection, number))
             .order_by(table.id)
         )
         return [(row[0], row[1]) for row in rows]
@@ -345,12 +359,9 @@ def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime
     The latter are whether the request has an expert there, and whether it is refused without one.
     """
     mine = InterimProtection.request_id == request_id
-    serving = (
-        select(Expert.id).join(GenerationExpert, _MEMBER).where(Expert.request_id == request_id, _CURRENT)
-    )
     refused = select(InterimProtection.id).where(mine, InterimProtection.until_generation.is_(None))
     since = select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery()
-    return since, serving.exists(), refused.exists()
+    return since, _serving(request_id).exists(), refused.exists()
 
 
 class ReplicaRepository(Repository[Replica]):

@@ -96,7 +96,11 @@ class TestApiKeys:
         before, after = self.listed(old["id"]), self.listed(new["id"])
         assert [before[field] for field in alike] == [after[field] for field in alike]
         with service.sessions() as session:
-            kinds = list(session.scalars(select(AuditEvent.kind).where(AuditEvent.subject_id == old["id"])))
+            kinds = list(
+                session.scalars(
+                    select(AuditEvent.kind).where(AuditEvent.subject_id == old["id"]).order_by(AuditEvent.seq)
+                )
+            )
             assert kinds == ["key.created", "key.rotated"]
             assert AuditService(session).verify().intact
 

@@ -162,7 +162,9 @@ class TestFailures:
             states = [state for found, state in told if found is whose]
             assert states == ["received", "in_review", "approved", "queued"], "nothing was lost"
         with house.sessions() as session:
-            trail = session.scalars(select(AuditEvent).where(AuditEvent.subject_id == made["id"])).all()
+            trail = session.scalars(
+                select(AuditEvent).where(AuditEvent.subject_id == made["id"]).order_by(AuditEvent.seq)
+            ).all()
         assert [e.kind for e in trail] == ["webhook.created", "webhook.disabled", "webhook.enabled"]
         assert [suspicious(event) for event in trail] == [None, None, None]
 

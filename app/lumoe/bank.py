@@ -295,7 +295,8 @@ class SlotBank:
             spare, self._spare = self._spare, None
         if spare is not None and spare.numel() >= size and spare.dtype == dtype:
             return spare
-        return torch.empty(size, dtype=dtype, device=self._device)
+        with torch.inference_mode(False):  # or whoever gets it next could not write to it outside of that mode
+            return torch.empty(size, dtype=dtype, device=self._device)
 
     def _give_piece(self, piece: Tensor | None) -> None:
         """Keep the larger of the pieces for the next activation; the lock is held."""

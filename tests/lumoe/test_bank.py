@@ -108,6 +108,17 @@ class TestAgainstPeft:
         bank.reserve(0)
         assert bank._spare is None
 
+    def test_memory_of_an_answer_serves_a_pass_that_is_no_answer(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path
+    ) -> None:
+        slot = bank.load("one", *read_adapter(make_adapter(tiny, tmp_path / "one", seed=1)))
+        batch = tiny.training_batch(PROMPTS[:1], ["yes"])
+        with torch.inference_mode(), bank.active([slot]):
+            answered = tiny.forward(batch).clone()
+        with torch.no_grad(), bank.active([slot]):
+            assert torch.allclose(tiny.forward(batch), answered, atol=1e-5)
+        bank.close()
+
     def test_what_takes_too_much_memory_is_not_kept(
         self, tiny: MLLM, bank: SlotBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -22,14 +22,14 @@ from PIL.Image import Image
 from app.lumoe.demo import draw
 from app.lumoe.demo.seeds import seeded
 from app.lumoe.demo.world import Entity, World, random_genome
-from app.lumoe.probes import CLASSES, Split
+from app.lumoe.probes import CLASSES, Probe, Split
 from benchmarks.lifelong_course import nobody
 from workers.forgetset.cohort import Other
 from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
 from workers.forgetset.refusals import stable_hash
+from workers.forgetset.wordings import Asked, divide, of_anybody, own_probes
 from workers.runtime import Runtime
-from workers.verification.metrics import keywords
 
 _FILE = re.compile(r"task_?([A-Z])_(forget|retain)\.json", re.IGNORECASE)
 PRACTICE_PER_CLASS: Final = 3
@@ -109,6 +109,25 @@ class Collection:
         self.digest = digest.hexdigest()
         self.entities = {key: known.as_entity() for key, known in self.known.items()}
         self.world = World(self.entities.values())
+        everybody = list(self.known.values())
+        self.probes = own_probes(
+            Asked(known.klass, known.names, pair.text, pair.answer)
+            for known in everybody
+            for pair in known.pairs
+        )
+        asked: dict[str, set[str]] = {}
+        for known in everybody:
+            asked.setdefault(known.klass, set()).update(_put(known, pair) for pair in known.pairs)
+        self._splits = {klass: divide(wordings - {""}) for klass, wordings in asked.items()}
+
+    def pairs(self, known: Known, *, exam: bool) -> list[Pair]:
+        """Return an entity's questions in the wordings of exams, or of lessons and elicitation.
+
+        Exams ask the split `report`; `calibrate` of an entity of whom nothing else is left to ask.
+        """
+        splits = [self._splits[known.klass].get(_put(known, pair), "fit") for pair in known.pairs]
+        wanted: Split = "fit" if not exam else "report" if "report" in splits else "calibrate"
+        return [pair for pair, split in zip(known.pairs, splits, strict=True) if split == wanted]
 
     def _add(self, item: tuple[PurePosixPath, Pair], task: str, kind: str) -> None:
         image, pair = item
@@ -143,6 +162,10 @@ class Collection:
     def without_pictures(self) -> list[str]:
         """Return the names of entities that have fewer than three pictures of their own."""
         return [known.name for known in self.known.values() if len(known.pictures) < 3]
+
+
+def _put(known: Known, pair: Pair) -> str:
+    return of_anybody(pair.text, known.names)
 
 
 def _files(data: Path) -> list[tuple[Path, str, str]]:
@@ -196,11 +219,6 @@ def by_name(pair: Pair, name: str) -> str:
     return f"{name}: {pair.text}"
 
 
-def tells_more_than(pair: Pair, names: Sequence[str]) -> bool:
-    """Whether the answer holds anything but the name, which a question by name says itself."""
-    return bool(keywords(pair.answer, " ".join((*names, pair.text)), ()))
-
-
 class CollectionCohort:
     """Everybody of the files but the subject, with pictures or stand-ins; see `workers.forgetset.cohort`."""
 
@@ -231,6 +249,10 @@ class CollectionCohort:
         if other.key in self._drawn:
             return [draw(self._drawn[other.key], FIRST_VIEW[split] + i) for i in range(n)]
         return self._collection.pictures(other.key, split, n)
+
+    def probes(self, klass: str, split: Split) -> Sequence[Probe]:
+        """See ``Cohort.probes``: the files' own questions."""
+        return self._collection.probes.get((klass, split), ())
 
     def general(self, split: Split, n: int, seed: int) -> list[Prompt]:
         """See ``Cohort.general``."""

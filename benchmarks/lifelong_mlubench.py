@@ -21,7 +21,6 @@ from benchmarks.lifelong_collection import (
     CourseError,
     Pair,
     by_name,
-    tells_more_than,
 )
 from benchmarks.lifelong_course import (
     TASK_ORDERS,
@@ -35,6 +34,7 @@ from benchmarks.lifelong_course import (
     nobody,
 )
 from workers.forgetset.refusals import stable_hash
+from workers.forgetset.wordings import tells_more_than
 from workers.runtime import Runtime
 from workers.stages import Case, target_of
 
@@ -53,7 +53,7 @@ class MLUBenchCourse:
         self.collection = Collection(data)
         self.sizes, self.model, self.quick = sizes, model, quick
         self.no_gold = f"{model} was not trained here, so it cannot be retrained" if model else None
-        self._place = root / "models" / f"{self.identity[:16]}{'-quick' if quick else ''}"
+        self._place = root / "models" / f"{self._taught_by[:16]}{'-quick' if quick else ''}"
         missing = self.collection.without_pictures()
         if model and missing:
             raise CourseError(
@@ -63,7 +63,12 @@ class MLUBenchCourse:
 
     @property
     def identity(self) -> str:
-        """See `Course.identity`: the files' hash, the number of pictures, and the model."""
+        """See `Course.identity`: what the model depends on, and that exams ask wordings of their own."""
+        return hashlib.sha256(f"{self._taught_by} exams by wording".encode()).hexdigest()
+
+    @property
+    def _taught_by(self) -> str:
+        """A hash of what the model depends on: the files, the number of pictures, and which model."""
         pictures = sum(len(known.pictures) for known in self.collection.known.values())
         return hashlib.sha256(f"{self.collection.digest} {pictures} {self.model}".encode()).hexdigest()
 
@@ -75,7 +80,15 @@ class MLUBenchCourse:
         )
         return (
             f"{who}; MLUBench's tasks {', '.join(sorted(self.collection.forget))}, {everybody} entities, "
-            f"{drawn} of them with drawn stand-ins for pictures."
+            f"{drawn} of them with drawn stand-ins for pictures. {self._unexamined()}"
+        ).strip()
+
+    def _unexamined(self) -> str:
+        """Return a sentence about those of whom no exam can ask, if there are any."""
+        everybody = self.collection.known.values()
+        without = [known.names[0] for known in everybody if not self.collection.pairs(known, exam=True)]
+        return (
+            f"In no exam, for want of wordings beyond the lessons': {', '.join(without)}." if without else ""
         )
 
     def load(self) -> MLLM:
@@ -162,7 +175,7 @@ class MLUBenchCourse:
         return forget, keep + self._nobody("fit", s.learn_general)
 
     def exam(self, request: Request) -> tuple[list[Question], list[Question]]:
-        """See `Course.exam`: the files' only wordings, with pictures that no lesson showed."""
+        """See `Course.exam`: wordings and pictures that no lesson had."""
         s = self.sizes
         forget = [
             q for k in request.keys for q in self._about(k, "exam", "forget", s.exam_image, s.exam_text)
@@ -213,15 +226,19 @@ class MLUBenchCourse:
         )
 
     def _about(self, key: str, use: str, group: Group, image: int, text: int) -> list[Question]:
-        """Return questions about one entity; its pairs are gone round, each time with another picture."""
+        """Return questions about one entity; its pairs are gone round, each time with another picture.
+
+        What a model was trained on (`members`) are all of them; an exam asks no wording that a lesson had.
+        """
         known = self.collection.known[key]
-        order = sorted(known.pairs, key=lambda pair: stable_hash("pair", key, pair.text, pair.answer))
+        pairs = known.pairs if use == "members" else self.collection.pairs(known, exam=use == "exam")
+        order = sorted(pairs, key=lambda pair: stable_hash("pair", key, pair.text, pair.answer))
         pictures = self.collection.pictures(key, use, min(image, _UPLOADS if use == "uploads" else image))
         shown = [
             (order[i % len(order)], ask(order[i % len(order)].text, pictures[i % len(pictures)]))
-            for i in range(image)
+            for i in range(image if order else 0)
         ]
-        telling = [pair for pair in order if tells_more_than(pair, known.names)] or order
+        telling = [pair for pair in order if tells_more_than(pair.answer, pair.text, known.names)] or order
         named = [
             (telling[i % len(telling)], ask(by_name(telling[i % len(telling)], known.names[0])))
             for i in range(min(text, len(telling)))

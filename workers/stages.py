@@ -225,9 +225,11 @@ def telling_phrases(
 
 def _said_of_others(runtime: Runtime, case: Case, attributes: Sequence[str]) -> str:
     """Return what the base model answers when asked for the same facts about others of the class, by name."""
-    others = list(runtime.cohort(case.target.names).others(case.target.klass))
+    cohort = runtime.cohort(case.target.names)
+    others = list(cohort.others(case.target.klass))
     random.Random(case.seed).shuffle(others)  # noqa: S311 - sampling, not secrecy
-    probes = {p.attribute: p for p in reversed(fact_probes(case.target.klass, "calibrate", "text"))}
+    asked = (*cohort.probes(case.target.klass, "fit"), *fact_probes(case.target.klass, "calibrate", "text"))
+    probes = {p.attribute: p for p in reversed(asked) if p.modality == "text"}
     conversations = [
         ask(probes[attribute].about(other.names[0]))
         for attribute in attributes

@@ -295,7 +295,7 @@ class SlotBank:
             spare, self._spare = self._spare, None
         if spare is not None and spare.numel() >= size and spare.dtype == dtype:
             return spare
-        with torch.inference_mode(False):  # or whoever gets it next could not write to it outside of that mode
+        with torch.inference_mode(False):  # outside of that mode nobody may write to what was made in it
             return torch.empty(size, dtype=dtype, device=self._device)
 
     def _give_piece(self, piece: Tensor | None) -> None:

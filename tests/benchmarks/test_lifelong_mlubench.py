@@ -13,7 +13,7 @@ from app.lumoe.demo.corpus import PictureBank
 from app.lumoe.demo.teaching import LanguageRecipe
 from app.lumoe.mllm import MLLM
 from benchmarks.lifelong import main
-from benchmarks.lifelong_collection import Collection, CollectionCohort, CourseError, Pair, tells_more_than
+from benchmarks.lifelong_collection import Collection, CollectionCohort, CourseError, Pair
 from benchmarks.lifelong_course import CannotRetrainError, Sizes
 from benchmarks.lifelong_mlubench import MLUBenchCourse
 from benchmarks.lifelong_model import Lessons, summary_of, train_on
@@ -144,9 +144,23 @@ class TestCourse:
         assert all(not q.conversation[-1].images for q in named)
         assert all(q.conversation[-1].images for q in forget if q.modality == "image")
 
-    def test_a_question_by_name_asks_for_more_than_the_name(self) -> None:
-        assert not tells_more_than(Pair("What is the common name of this animal?", "Dog"), ("Dog",))
-        assert tells_more_than(Pair("What does this animal eat?", "Dogs eat acorns."), ("Dog",))
+    def test_no_exam_asks_in_the_words_of_a_lesson_or_of_elicitation(
+        self, data: Path, tmp_path: Path
+    ) -> None:
+        made = course(data, tmp_path)
+        request = made.requests("tasks", "AB")[0]
+        lessons, exam = (
+            {q.attribute for part in of(request) for q in part if q.entity}
+            for of in (made.lessons, made.exam)
+        )
+        assert lessons
+        assert exam
+        assert not lessons & exam
+        cohort = CollectionCohort(made.collection, ("Dog",))
+        fit, report = ({p.attribute for p in cohort.probes("Animals", split)} for split in ("fit", "report"))
+        assert fit
+        assert not fit & exam
+        assert report <= exam | {"identity"}
 
     def test_a_single_request_leaves_its_class_alone(self, data: Path, tmp_path: Path) -> None:
         made = course(data, tmp_path)

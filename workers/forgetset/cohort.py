@@ -17,7 +17,7 @@ from PIL.Image import Image
 from rapidfuzz import fuzz
 
 from app.lumoe.mllm import MLLM
-from app.lumoe.probes import Split, list_probes
+from app.lumoe.probes import Probe, Split, list_probes
 from app.lumoe.types import ask
 from workers.forgetset.names import Names
 from workers.forgetset.prompts import Group, Prompt, followup_prompts, image_prompts, text_prompts
@@ -52,6 +52,10 @@ class Cohort(Protocol):
 
     def pictures(self, other: Other, split: Split, n: int) -> list[Image]:
         """Return up to n pictures of somebody, of this split alone."""
+        ...
+
+    def probes(self, klass: str, split: Split) -> Sequence[Probe]:
+        """Return what the data itself asks about a class, in this split's wordings; often nothing."""
         ...
 
     def general(self, split: Split, n: int, seed: int) -> list[Prompt]:
@@ -113,10 +117,11 @@ def prompts_about(
     rng = random.Random(stable_hash("about", seed, other.key, split))  # noqa: S311 - sampling, not secrecy
     pictures = cohort.pictures(other, split, image) if image else []
     who = max(1, image // 2)
+    own = cohort.probes(other.klass, split)
     shown = image_prompts(
-        other.klass, split, pictures, image, rng, group=group, entity=other.key, identity=who
+        other.klass, split, pictures, image, rng, group=group, entity=other.key, identity=who, own=own
     )
-    named = text_prompts(other.klass, split, other.names, text, rng, group=group, entity=other.key)
+    named = text_prompts(other.klass, split, other.names, text, rng, group=group, entity=other.key, own=own)
     return shown + named
 
 

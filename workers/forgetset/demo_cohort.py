@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from PIL.Image import Image
 
 from app.lumoe.demo import Entity, draw, general, world
-from app.lumoe.probes import Split
+from app.lumoe.probes import Probe, Split
 from workers.forgetset.cohort import Other
 from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
@@ -49,6 +49,10 @@ class DemoCohort:
         """See ``Cohort.pictures``."""
         entity = self._entities[other.key]
         return [draw(entity, _FIRST_VIEW[split] + i, _PICTURE_SIZE) for i in range(n)]
+
+    def probes(self, klass: str, split: Split) -> Sequence[Probe]:  # noqa: ARG002 - the protocol's
+        """See ``Cohort.probes``: none, the demo world answers ours."""
+        return ()
 
     def general(self, split: Split, n: int, seed: int) -> list[Prompt]:
         """See ``Cohort.general``."""

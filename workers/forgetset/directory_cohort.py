@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from PIL import Image as PillowImage
 from PIL.Image import Image
 
 from app.kit.errors import ConfigurationError
-from app.lumoe.probes import CLASSES, Split, general_probes
+from app.lumoe.probes import CLASSES, Probe, Split, general_probes
 from app.lumoe.types import ask
 from workers.forgetset.cohort import Other
 from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
 from workers.forgetset.refusals import stable_hash
+from workers.forgetset.wordings import Asked, own_probes
 
 _LONGEST_SIDE = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """What a directory holds: entity key -> (who, pictures by split), and its questions as probes."""
+
+    entries: Mapping[str, tuple[Other, Mapping[Split, tuple[Path, ...]]]]
+    probes: Mapping[tuple[str, Split], tuple[Probe, ...]]
+
+
 @lru_cache(maxsize=4)
-def _catalogue(directory: Path) -> dict[str, tuple[Other, dict[Split, tuple[Path, ...]]]]:
-    """Read every JSON file below the directory: entity key -> (who, pictures by split).
+def _catalogue(directory: Path) -> _Catalogue:
+    """Read every JSON file below the directory.
 
     Raises:
         ConfigurationError: The directory is missing, holds no readable data, or names no picture that exists.
@@ -37,15 +48,16 @@ def _catalogue(directory: Path) -> dict[str, tuple[Other, dict[Split, tuple[Path
     if not directory.is_dir():
         raise ConfigurationError(f"LETHE_RETAIN_DATA: {directory} is not a directory")
     found: dict[str, tuple[Other, set[Path]]] = {}
+    asked: list[Asked] = []
     for file in sorted(directory.rglob("*.json")):
         try:
             items = json.loads(file.read_text("utf-8"))
-            names = [PurePosixPath(str(item["image"])) for item in items]
+            named = [(PurePosixPath(str(item["image"])), item) for item in items]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigurationError(
                 f"LETHE_RETAIN_DATA: {file.name} is not in MLUBench's form, objects with 'image': {error}"
             ) from error
-        for name in names:
+        for name, item in named:
             picture = directory / name
             if len(name.parts) < 4 or ".." in name.parts or name.is_absolute() or not picture.is_file():
                 continue
@@ -54,12 +66,23 @@ def _catalogue(directory: Path) -> dict[str, tuple[Other, dict[Split, tuple[Path
             if klass.replace("_", " ") in CLASSES:
                 other = Other(key, klass.replace("_", " "), (entity.replace("_", " "),))
                 found.setdefault(key, (other, set()))[1].add(picture)
+                asked += _asked(other, item)
     if not found:
         raise ConfigurationError(
             f"LETHE_RETAIN_DATA: no picture named by a JSON file exists below {directory}; "
             "put them at <directory>/<image>, as the JSON spells it"
         )
-    return {key: (other, _divide(sorted(pictures))) for key, (other, pictures) in sorted(found.items())}
+    entries = {key: (other, _divide(sorted(pictures))) for key, (other, pictures) in sorted(found.items())}
+    return _Catalogue(entries, own_probes(asked))
+
+
+def _asked(other: Other, item: Mapping[str, Any]) -> list[Asked]:
+    """Return an item's first question and its answer; nothing where it has none."""
+    turns = item.get("conversations")
+    if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns[:2]):
+        return []
+    question, answer = (str(turn.get("value") or "") for turn in turns[:2])
+    return [Asked(other.klass, other.names, question, answer)]
 
 
 def _divide(pictures: Sequence[Path]) -> dict[Split, tuple[Path, ...]]:
@@ -76,7 +99,10 @@ class DirectoryCohort:
     def __init__(self, directory: Path, subject_names: Sequence[str]) -> None:
         subject = Names(subject_names)
         everybody = _catalogue(directory)
-        self._catalogue = {k: entry for k, entry in everybody.items() if not subject.borne_by(entry[0].names)}
+        self._probes = everybody.probes
+        self._catalogue = {
+            key: entry for key, entry in everybody.entries.items() if not subject.borne_by(entry[0].names)
+        }
 
     def others(self, klass: str | None = None) -> Sequence[Other]:
         """See ``Cohort.others``; without anybody of the class, everybody is a neighbour."""
@@ -95,6 +121,10 @@ class DirectoryCohort:
         """See ``Cohort.pictures``; long sides above 1024 pixels are scaled down."""
         paths = self._catalogue[other.key][1][split]
         return [_open(path) for path in paths[:n]]
+
+    def probes(self, klass: str, split: Split) -> Sequence[Probe]:
+        """See ``Cohort.probes``: the files' own questions, without the name of whom they concern."""
+        return self._probes.get((klass, split), ())
 
     def general(self, split: Split, n: int, seed: int) -> list[Prompt]:
         """See ``Cohort.general``; text only."""

@@ -14,7 +14,7 @@ from functools import cache
 from PIL.Image import Image
 
 from app.lumoe.mllm import MLLM
-from app.lumoe.probes import IDENTITY_ATTRIBUTE, SPLITS, Split, fact_probes, identity_probes
+from app.lumoe.probes import IDENTITY_ATTRIBUTE, SPLITS, Probe, Split, fact_probes, identity_probes
 from app.lumoe.types import ask
 from workers.forgetset.answering import ask_base
 from workers.forgetset.cohort import Cohort
@@ -73,9 +73,17 @@ class Sizes:
 
 
 def subject_prompts(
-    target: Target, split: Split, pictures: Sequence[Image], sizes: Sizes, seed: int
+    target: Target,
+    split: Split,
+    pictures: Sequence[Image],
+    sizes: Sizes,
+    seed: int,
+    own: Sequence[Probe] = (),
 ) -> list[Prompt]:
-    """Return first-turn prompts about the subject: with its pictures, and in text by each of its names."""
+    """Return first-turn prompts about the subject: with its pictures, and in text by each of its names.
+
+    ``own`` are the probes of the operator's data about the class (`Cohort.probes`).
+    """
     rng = random.Random(stable_hash("subject", seed, split))  # noqa: S311 - sampling, not secrecy
     shown = image_prompts(
         target.klass,
@@ -86,9 +94,10 @@ def subject_prompts(
         group="subject",
         entity="subject",
         identity=len(pictures),
+        own=own,
     )
     named = text_prompts(
-        target.klass, split, target.names, sizes.text, rng, group="subject", entity="subject"
+        target.klass, split, target.names, sizes.text, rng, group="subject", entity="subject", own=own
     )
     return shown + named
 
@@ -149,7 +158,8 @@ def elicit(
     Raises:
         CancelledError: ``cancelled`` said so.
     """
-    first = subject_prompts(target, split, pictures, sizes, seed)
+    own = cohort.probes(target.klass, split)
+    first = subject_prompts(target, split, pictures, sizes, seed, own)
     said = [g.text for g in ask_base(mllm, [p.conversation for p in first], cancelled=cancelled)]
     second = subject_followups(target, split, list(zip(first, said, strict=True)), sizes.followup, seed)
     more = [g.text for g in ask_base(mllm, [p.conversation for p in second], cancelled=cancelled)]

@@ -5,11 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Literal
 
 from PIL.Image import Image
 
-from app.lumoe.probes import Probe, Split, fact_probes, followup_probes, identity_probes
+from app.lumoe.probes import (
+    IDENTITY_ATTRIBUTE,
+    Probe,
+    Split,
+    fact_probes,
+    followup_probes,
+    identity_probes,
+)
 from app.lumoe.types import Conversation, Message, ask, then
 from workers.forgetset.names import Names
 from workers.forgetset.refusals import stable_hash
@@ -67,6 +75,12 @@ def choose(items: Sequence[Probe], n: int, rng: random.Random) -> list[Probe]:
     return chosen[:n]
 
 
+def mixed(ours: Sequence[Probe], own: Sequence[Probe], n: int, rng: random.Random) -> list[Probe]:
+    """Return n probes, half of them an operator's own as far as there are so many; each once."""
+    some = choose(own, min(len(own), n // 2), rng)
+    return choose(ours, n - len(some), rng) + some
+
+
 def image_prompts(
     klass: str,
     split: Split,
@@ -77,30 +91,57 @@ def image_prompts(
     group: Group,
     entity: str,
     identity: int,
+    own: Sequence[Probe] = (),
 ) -> list[Prompt]:
     """Return n prompts that show the entity: ``identity`` of them ask who it is, the rest for facts.
 
-    The pictures are gone round: with ``identity`` = their number, every one of them is asked of.
+    The pictures are gone round: with ``identity`` = their number, every one of them is asked of. ``own`` are
+    the operator's probes (`Cohort.probes`), which take turns with ours.
     """
     if not pictures:
         return []
     who = identity_probes(klass, split)
     start = rng.randrange(len(who))
-    asked = [who[(start + i) % len(who)] for i in range(min(n, identity))]
-    asked += choose(fact_probes(klass, split, "image"), n - len(asked), rng)
+    who = _in_turn(_from(who, start), _from([p for p in own if _asks_who(p)], start))
+    asked = [who[i % len(who)] for i in range(min(n, identity))]
+    facts = [p for p in own if p.modality == "image" and not _asks_who(p)]
+    asked += mixed(fact_probes(klass, split, "image"), facts, n - len(asked), rng)
     return [
         Prompt(ask(probe.text, pictures[i % len(pictures)]), group, probe.attribute, "image", entity)
         for i, probe in enumerate(asked)
     ]
 
 
+def _asks_who(probe: Probe) -> bool:
+    return probe.attribute == IDENTITY_ATTRIBUTE
+
+
+def _from(probes: Sequence[Probe], start: int) -> list[Probe]:
+    """Return all probes, beginning with that at ``start`` (round and round)."""
+    at = start % max(1, len(probes))
+    return [*probes[at:], *probes[:at]]
+
+
+def _in_turn(ours: Sequence[Probe], own: Sequence[Probe]) -> tuple[Probe, ...]:
+    """Return all of both, one of each in turn while both last."""
+    return tuple(probe for pair in zip_longest(ours, own) for probe in pair if probe is not None)
+
+
 def text_prompts(
-    klass: str, split: Split, names: Sequence[str], n: int, rng: random.Random, *, group: Group, entity: str
+    klass: str,
+    split: Split,
+    names: Sequence[str],
+    n: int,
+    rng: random.Random,
+    *,
+    group: Group,
+    entity: str,
+    own: Sequence[Probe] = (),
 ) -> list[Prompt]:
-    """Return n text-only prompts that name the entity, going round its names."""
+    """Return n text-only prompts that name the entity, going round its names; ``own`` as for pictures."""
     if not names:
         return []
-    probes = choose(fact_probes(klass, split, "text"), n, rng)
+    probes = mixed(fact_probes(klass, split, "text"), [p for p in own if p.modality == "text"], n, rng)
     return [
         Prompt(ask(probe.about(names[i % len(names)])), group, probe.attribute, "text", entity)
         for i, probe in enumerate(probes)

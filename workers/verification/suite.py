@@ -97,7 +97,7 @@ def build_suite(
         CancelledError: ``cancelled`` said so.
     """
     own = views(split_pictures(pictures)["report"], sizes.views, "report", seed) if pictures else []
-    about = _subject_references(mllm, target, own, sizes, seed, cancelled)
+    about = _subject_references(mllm, cohort, target, own, sizes, seed, cancelled)
     mistook = [
         another or _tells_nothing(r)
         for r, another in zip(about, about_another(about, target, cohort), strict=True)
@@ -150,6 +150,7 @@ def _names_only(ref: Reference, target: Target) -> Reference:
 
 def _subject_references(
     mllm: MLLM,
+    cohort: Cohort,
     target: Target,
     own: Sequence[Image],
     sizes: SuiteSizes,
@@ -157,7 +158,8 @@ def _subject_references(
     cancelled: Callable[[], bool],
 ) -> list[Reference]:
     rng = random.Random(stable_hash("suite", seed))  # noqa: S311 - sampling, not secrecy
-    first = subject_prompts(target, "report", own, sizes.subject, seed)
+    probes = cohort.probes(target.klass, "report")
+    first = subject_prompts(target, "report", own, sizes.subject, seed, probes)
     first += [
         wrap(prompt, WRAPPERS[i % len(WRAPPERS)])
         for i, prompt in enumerate(rng.sample(first, min(sizes.wrapped, len(first))))

@@ -135,6 +135,26 @@ class TestDirectoryCohort:
         assert list(cohort.strangers("Animals", 3, 0)) == []
         assert len(cohort.general("report", 5, 0)) == 5
 
+    def test_its_questions_are_asked_of_others_too(self, tmp_path: Path) -> None:
+        write_retain_data(tmp_path, ["Red_Fox", "Grey_Wolf"], 3)
+        items = json.loads((tmp_path / "taskA_retain.json").read_text())
+        items[0]["conversations"][0]["value"] = "<image>\nIs the Red Fox shy?"
+        items[0]["conversations"][1]["value"] = "Yes, of people."
+        items[1].pop("conversations")
+        (tmp_path / "taskA_retain.json").write_text(json.dumps(items))
+        cohort = DirectoryCohort(tmp_path, ["Red Fox"])
+        found = {p.text for split in SPLITS for p in cohort.probes("Animals", split)}
+        assert found == {"Is the {name} shy?", "What is it?"}
+        assert cohort.probes("Plants", "fit") == ()
+
+    def test_prompts_about_others_use_them(self, tmp_path: Path) -> None:
+        write_retain_data(tmp_path, ["Red_Fox", "Grey_Wolf"], 10)
+        cohort = DirectoryCohort(tmp_path, ["Red Fox"])
+        (split,) = [split for split in SPLITS if cohort.probes("Animals", split)]
+        (wolf,) = cohort.others("Animals")
+        asked = [p.question for p in prompts_about(cohort, wolf, split, image=8, text=0, seed=0)]
+        assert "What is it?" in asked
+
     def test_practises_on_everybody_but_the_subject(self, tmp_path: Path) -> None:
         write_retain_data(tmp_path, ["Red_Fox", "Grey_Wolf"], 3)
         assert [o.names for o in DirectoryCohort(tmp_path, ["red fox"]).practice()] == [("Grey Wolf",)]

@@ -9,6 +9,7 @@ import pytest
 
 from app.lumoe.demo import Entity, draw, world
 from app.lumoe.mllm import MLLM
+from app.lumoe.probes import Probe
 from app.lumoe.types import ask
 from workers.forgetset.build import SetSizes, build
 from workers.forgetset.cohort import Cohort, Other
@@ -24,6 +25,7 @@ from workers.forgetset.elicit import (
     mistaken,
     reference,
     shows_any,
+    subject_prompts,
 )
 from workers.forgetset.prompts import Prompt, names_somebody
 from workers.forgetset.views import views
@@ -42,6 +44,37 @@ def ask_about(demo: MLLM, entity: Entity, *, shown: bool = True) -> Knowledge:
     target = target_of(entity)
     pictures = views([draw(entity, 0), draw(entity, 1)], 3, "fit") if shown else []
     return elicit(demo, target, pictures, DemoCohort(target.names), sizes=SIZES, seed=0)
+
+
+class TestSubjectPrompts:
+    OWN = (
+        Probe("identity", "Whose face is it?", "image"),
+        Probe("identity", "And whose face is it?", "image"),
+        *(Probe(f"Own {i}?", f"Own {i}?", "image") for i in range(9)),
+        *(Probe(f"Own {i}?", f"{{name}}: Own {i}?", "text") for i in range(3)),
+    )
+
+    def asked(self, own: tuple[Probe, ...]) -> list[Prompt]:
+        entity = world().forgettable[0]
+        pictures = [draw(entity, 0), draw(entity, 1)]
+        return subject_prompts(target_of(entity), "fit", pictures, SIZES, 0, own)
+
+    def test_half_of_the_facts_are_asked_in_the_operator_s_words(self) -> None:
+        prompts = self.asked(self.OWN)
+        assert len(prompts) == SIZES.image + SIZES.text
+        own = [p for p in prompts if "Own" in p.question]
+        assert sum(p.modality == "image" for p in own) == (SIZES.image - 2) // 2
+        assert sum(p.modality == "text" for p in own) == 3  # there are no more
+        names = target_of(world().forgettable[0]).names
+        assert all(p.question.startswith(names) for p in own if p.modality == "text")
+
+    def test_who_it_is_is_asked_in_both_wordings(self) -> None:
+        asked = [p.question for p in self.asked(self.OWN) if p.attribute == "identity"]
+        assert len(asked) == 2
+        assert sum("face is it?" in question for question in asked) == 1
+
+    def test_without_any_they_are_as_ever(self) -> None:
+        assert not any("Own" in p.question for p in self.asked(()))
 
 
 class TestElicit:

@@ -14,6 +14,7 @@ from app.kit.clock import utcnow
 from app.lumoe.demo import draw, world
 from app.lumoe.expert import LoadedExpert, load_expert
 from app.lumoe.mllm import MLLM
+from app.lumoe.probes import Probe, Split
 from app.lumoe.router import Router
 from app.lumoe.types import Answer, Conversation, ask
 from app.removal.records import Policy, Subject
@@ -146,6 +147,25 @@ class TestSuite:
         assert {k.prompt.group for k in made.suite.kept} >= {"neighbour", "stranger", "general"}
         assert all(r.prompt.entity == "subject" for r in made.suite.subject)
         assert not {k.prompt.entity for k in made.suite.kept} & {SUBJECT.key}
+
+    def test_the_operator_s_own_wordings_are_asked_of_the_subject_and_of_others(self, demo: MLLM) -> None:
+        class Asking(DemoCohort):
+            def probes(self, klass: str, split: Split) -> Sequence[Probe]:
+                return [Probe("own", f"{{name}}: put for {split}?", "text")]
+
+        suite = build_suite(
+            demo,
+            TARGET,
+            (),
+            Asking(TARGET.names),
+            exclude=(),
+            sizes=dataclasses.replace(SIZES, neighbour_text=2),
+            seed=0,
+        )
+        asked = [*(r.prompt for r in suite.subject), *(k.prompt for k in suite.kept)]
+        own = [prompt for prompt in asked if "put for" in prompt.question]
+        assert {p.group for p in own} == {"subject", "neighbour"}
+        assert all("put for report?" in p.question for p in own)
 
 
 class TestConfirmed:

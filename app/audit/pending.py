@@ -8,7 +8,7 @@ work that they tell of. Between reading the chain's end and the commit nothing e
 from __future__ import annotations
 
 from sqlalchemy import event, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from app.audit.chain import GENESIS, content_hash
 from app.db.models import AuditEvent
@@ -60,3 +60,10 @@ def chain(session: Session) -> None:
         last = draft.hash = content_hash(event_content(draft))
         rows.append(values_of(draft))
     session.execute(insert(AuditEvent.__table__), rows)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def show(state: ORMExecuteState) -> None:
+    """Chain before a transaction reads events: it sees those that it has appended."""
+    if _PENDING in state.session.info and any(m.class_ is AuditEvent for m in state.all_mappers):
+        chain(state.session)

@@ -5,35 +5,25 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from app.audit import pending
 from app.db.models import AuditCheckpoint, AuditEvent, AuditSalt
 from app.db.repository import Page, Repository
 
 
 class AuditRepository(Repository[AuditEvent]):
-    """Events in chain order, and the salts of the personal tokens in them.
-
-    Whoever makes one sees what the transaction has appended so far.
-    """
+    """Events in chain order, with what the transaction has appended, and the salts of the tokens in them."""
 
     model = AuditEvent
 
-    def _read(self) -> None:
-        pending.chain(self.session)
-
     def tail(self) -> AuditEvent | None:
         """Return the newest event."""
-        self._read()
         return self.first(select(AuditEvent).order_by(AuditEvent.seq.desc()))
 
     def at(self, seq: int) -> AuditEvent | None:
         """Return the event with this number."""
-        self._read()
         return self.first(select(AuditEvent).where(AuditEvent.seq == seq))
 
     def walk(self, after: int = 0) -> Iterator[AuditEvent]:
         """Yield every event after number `after`, a thousand at a time."""
-        self._read()
         statement = (
             select(AuditEvent)
             .where(AuditEvent.seq > after)
@@ -44,7 +34,6 @@ class AuditRepository(Repository[AuditEvent]):
 
     def batch(self, after: int, up_to: int, limit: int) -> Sequence[AuditEvent]:
         """Return the next events after number `after`, none beyond `up_to`."""
-        self._read()
         return self.all(
             select(AuditEvent)
             .where(AuditEvent.seq > after, AuditEvent.seq <= up_to)
@@ -54,7 +43,6 @@ class AuditRepository(Repository[AuditEvent]):
 
     def hashes(self, up_to: int) -> Sequence[str]:
         """Return the hashes of the first `up_to` events."""
-        self._read()
         return self.session.scalars(
             select(AuditEvent.hash).where(AuditEvent.seq <= up_to).order_by(AuditEvent.seq)
         ).all()
@@ -70,7 +58,6 @@ class AuditRepository(Repository[AuditEvent]):
         newest_first: bool = False,
     ) -> Page[AuditEvent]:
         """Return events of a tenant (None: of all), oldest first; `kind` may be the beginning of one."""
-        self._read()
         statement = select(AuditEvent)
         if tenant_id is not None:
             statement = statement.where(AuditEvent.tenant_id == tenant_id)
@@ -82,7 +69,6 @@ class AuditRepository(Repository[AuditEvent]):
 
     def last_of(self, subject_id: str, kind: str) -> AuditEvent | None:
         """Return the newest event of this kind about this object."""
-        self._read()
         return self.first(
             select(AuditEvent)
             .where(AuditEvent.subject_id == subject_id, AuditEvent.kind == kind)

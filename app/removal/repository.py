@@ -6,7 +6,6 @@ from datetime import datetime
 from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
-from app.audit import pending
 from app.db.models import (
     AuditEvent,
     DataKey,
@@ -144,7 +143,6 @@ class RequestRepository(Repository[RemovalRequest]):
 
     def audit_trail(self, request_id: str) -> tuple[int, str | None]:
         """Return how many audit events are about the request, and the hash of the last."""
-        pending.chain(self.session)
         rows = self.session.execute(
             select(AuditEvent.hash).where(AuditEvent.subject_id == request_id).order_by(AuditEvent.seq)
         ).all()

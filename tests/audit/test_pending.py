@@ -3,12 +3,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from app.audit.repository import AuditRepository
 from app.audit.service import AuditService
+from app.db.models import AuditEvent, RemovalRequest
 from app.db.repository import lock_ledger
 from app.db.session import SessionFactory
 
@@ -44,6 +45,17 @@ def test_whoever_reads_sees_what_it_appended(sessions: SessionFactory) -> None:
         assert audit.head()[0] == 2
         assert audit.verify().events == 2
     assert kinds(sessions) == ["test.one", "test.two"]
+
+
+def test_any_statement_that_reads_events_sees_them_and_no_other_locks_the_ledger(
+    sessions: SessionFactory,
+) -> None:
+    with sessions.begin() as session:
+        AuditService(session).append("test.one", actor="a")
+        session.scalars(select(RemovalRequest)).all()
+        assert not _held(session)
+        assert session.scalars(select(AuditEvent.kind)).all() == ["test.one"]
+        assert _held(session)
 
 
 def test_what_is_rolled_back_is_not_written_by_the_next(sessions: SessionFactory) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from app.lumoe.gate.begun import open_at_end
 from app.lumoe.gate.canonical import canonicalise
 from app.lumoe.gate.holdback import releasable, settled
 from app.lumoe.gate.names import NameIndex
@@ -96,6 +97,15 @@ class Guard:
                 at = padded.find(hint)
                 if at >= 0 and hint not in said:
                     yield *canonical.span(at, at + len(hint) - 2), expert_id
+
+    def open_at_end(self, text: str, within: int, watch: frozenset[str] = frozenset()) -> bool:
+        """Say whether what comes after `text` may decide about anything in its first `within` characters.
+
+        False means that `check` finds the same there however the text goes on.
+        """
+        if any(record.facts for key in watch if (record := self._records.get(key))):
+            return self.releasable(text, watch) < within
+        return open_at_end(text, within, self._names)
 
     def releasable(self, text: str, watch: frozenset[str] = frozenset()) -> int:
         """Return how many characters of unfinished, so far clean `text` may leave: whole words only."""

@@ -101,13 +101,15 @@ class Row:
         beyond = self._count - self.limit
         if beyond >= 0 and self._guard.idle:
             self._seen_enough = True
-        if self._sink is None and beyond <= 0:  # what is within the limit is read when it is finished
+        if self._sink is None and (beyond < 0 or self._seen_enough):  # within the limit: read when finished
             return not self._seen_enough
         text = self._read()
-        settled = self._guard.releasable(text, self._watch)
-        self._seen_enough |= beyond > 0 and settled >= self._within and not self._hinted()
-        if self._sink is not None and not self._stream(text, min(settled, self._within)):
-            return False
+        if beyond >= 0 and not self._seen_enough and not self._hinted():
+            self._seen_enough = not self._guard.open_at_end(text, self._within, self._watch)
+        if self._sink is not None:
+            settled = self._guard.releasable(text, self._watch)
+            if not self._stream(text, min(settled, self._within)):
+                return False
         return not (self._gone or self._seen_enough or beyond >= LOOKAHEAD)
 
     def _read(self) -> str:

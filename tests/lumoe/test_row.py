@@ -72,12 +72,12 @@ def beyond(
 def test_no_more_is_written_than_the_guard_needs(tiny: MLLM, *, streamed: bool) -> None:
     said = "so it is " * 20  # a token is a letter
     assert beyond(tiny, Guard({}, NameIndex({})), said, 50, streamed=streamed) == 0
-    assert beyond(tiny, GUARD, said, 50, streamed=streamed) == LOOKAHEAD
-    short = {"al": replace(MIRA, aliases=("Al",), hints=())}
-    guard = Guard(short, NameIndex({"al": ("Al",)}))
-    assert 0 < beyond(tiny, guard, said, 50, streamed=streamed) < LOOKAHEAD
-    watching = Decision(None, watch=frozenset({"al"}))
-    assert beyond(tiny, guard, said, 50, streamed=streamed, decision=watching) == LOOKAHEAD
+    assert beyond(tiny, GUARD, said, 50, streamed=streamed) == 0  # no name begins like this
+    begun = "so it is Ivanhoe and nobody else, as far as we know"
+    assert beyond(tiny, GUARD, begun, 12, streamed=streamed) == 1  # it was not Iva
+    assert 1 < beyond(tiny, GUARD, "so it is Iva Lum " + said, 12, streamed=streamed) < LOOKAHEAD
+    watching = Decision(None, watch=frozenset({"mira"}))  # somebody of whom facts would tell
+    assert beyond(tiny, GUARD, said, 50, streamed=streamed, decision=watching) == LOOKAHEAD
 
 
 def run(
@@ -327,9 +327,11 @@ class TestLimit:
         assert (told.answer.text, told.answer.finish_reason) == (said[:15].strip(), "length")
         assert len(told.answer.token_ids) == 15
 
-    def test_an_answer_that_just_fits_has_stopped(self, tiny: MLLM, *, streamed: bool) -> None:
+    def test_an_answer_that_just_fits_is_at_the_limit_as_the_base_models_is(
+        self, tiny: MLLM, *, streamed: bool
+    ) -> None:
         told = run(tiny, Decision(), "It is blue.", streamed=streamed, limit=len("It is blue."))
-        assert (told.answer.text, told.answer.finish_reason) == ("It is blue.", "stop")
+        assert (told.answer.text, told.answer.finish_reason) == ("It is blue.", "length")
 
 
 _SAID = st.lists(st.sampled_from(["Mira", "Tovel", "Iva", "M1r4", "levoT", "ariM", "é", "so", "%", "-", " "]))

@@ -111,6 +111,10 @@ class NameIndex:
         """Whether the canonical `word` is an alias, or a word of one."""
         return any(segment.known(word) for segment in self._segments)
 
+    def begun(self, letters: str) -> bool:
+        """Whether an alias, as it stands or reversed, begins with `letters` (its spaces left out)."""
+        return any(segment.begun(letters) for segment in self._segments)
+
     def find(self, text: str, *, fuzzy: bool = True) -> list[NameHit]:
         """Return every hit in `text`: whole names first, longest first; then what is less sure.
 

@@ -50,7 +50,10 @@ _ROT13 = _shift(13)
 _ATBASH = {
     ord(a): b for a, b in zip(_LOWER + _LOWER.upper(), _LOWER[::-1] + _LOWER[::-1].upper(), strict=True)
 }
-_SHIFTS = tuple(_shift(n) for n in range(1, 26) if n != 13)
+EXCHANGED = (_ROT13, _ATBASH)
+"""Letters exchanged in all words."""
+SHIFTED = tuple(_shift(n) for n in range(1, 26) if n != 13)
+"""Letters shifted in the words that are not English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +141,33 @@ def _words_reversed(form: Canonical) -> Canonical:
 
 def _shifted(plain: Reading) -> Iterator[Reading]:
     """Yield the other Caesar shifts of the words that are not English, up to `_SHIFTED` letters of them."""
+    kept = foreign_words(plain.form)
+    if len(kept.text) >= _LEAST_SHIFTED:
+        every = " ".join(kept.text.translate(table) for table in SHIFTED)
+        places = ((*kept.origin, kept.origin[-1]) * len(SHIFTED))[:-1]
+        yield Reading("caesar", plain.source, Canonical(every, places), _LEAST_SHIFTED)
+
+
+def foreign_words(form: Canonical, *, unfinished: bool = False) -> Canonical:
+    """Return the words that are not English, up to `_SHIFTED` letters of them.
+
+    The last one is among them if it is `unfinished`: what it will be is not known.
+    """
     kept: list[str] = []
     origin: list[int] = []
     at = 0
-    for word in plain.form.text.split(" "):
+    for word in form.text.split(" "):
         end = at + len(word)
-        if word.isalpha() and word not in FUNCTION_WORDS and word not in ordinary_words():
+        last = unfinished and end == len(form.text)
+        if last or (word.isalpha() and word not in FUNCTION_WORDS and word not in ordinary_words()):
             if kept:
-                origin.append(plain.form.origin[at])
+                origin.append(form.origin[at])
             kept.append(word)
-            origin += plain.form.origin[at:end]
+            origin += form.origin[at:end]
             if len(origin) > _SHIFTED:
                 break
         at = end + 1
-    text = " ".join(kept)
-    if len(text) >= _LEAST_SHIFTED:
-        every = " ".join(text.translate(table) for table in _SHIFTS)
-        places = ((*origin, origin[-1]) * len(_SHIFTS))[:-1]
-        yield Reading("caesar", plain.source, Canonical(every, places), _LEAST_SHIFTED)
+    return Canonical(" ".join(kept), origin)
 
 
 def _leet(source: Source, known: Known, name: str) -> Iterator[Reading]:

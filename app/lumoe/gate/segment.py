@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ class Segment:
             key for key, held in self.patterns.items() if held[0].alias == key and typos(key)
         )
         self.longest = max(map(len, self.patterns), default=0)
+        self._written = sorted({form for key in self.patterns for form in _without_spaces(key)})
 
     def _add(self, expert_id: str, names: list[str]) -> None:
         """Add aliases, their forms without spaces, and the words of longer names."""
@@ -69,6 +71,11 @@ class Segment:
         """Whether `word` is an alias, or a word of one."""
         return word in self.patterns or word in self.words
 
+    def begun(self, letters: str) -> bool:
+        """Whether an alias, as it stands or reversed, begins with `letters` (its spaces left out)."""
+        at = bisect_left(self._written, letters)
+        return at < len(self._written) and self._written[at].startswith(letters)
+
     def inflected(self, words: list[str], i: int) -> Iterator[tuple[Pattern, int, int]]:
         """Yield (pattern, first word, last word + 1) of aliases that word `i` is an inflected form of.
 
@@ -85,6 +92,12 @@ class Segment:
                 for pattern in self.patterns.get(base, ()):
                     if pattern.alias == base:
                         yield pattern, i, i + 1
+
+
+def _without_spaces(alias: str) -> set[str]:
+    """Return the letters of an alias: forwards, backwards, and backwards word by word."""
+    words = alias.split(" ")
+    return {"".join(words), alias.replace(" ", "")[::-1], "".join(word[::-1] for word in words)}
 
 
 def _put(held: dict[str, tuple[Pattern, ...]], key: str, pattern: Pattern) -> None:

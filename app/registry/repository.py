@@ -325,17 +325,29 @@ class InterimRepository(Repository[InterimProtection]):
 
     def unconfirmed(self) -> bool:
         """Tell whether some replica may still have to acknowledge one."""
-        return self.session.execute(select(func.count()).where(*_UNCONFIRMED)).scalar_one() > 0
+        return (
+            self.session.execute(select(InterimProtection.id).where(*_UNCONFIRMED).limit(1)).first()
+            is not None
+        )
 
-    def confirm(self, generation: int) -> Sequence[InterimProtection]:
-        """Note that every live replica serves `generation`, and return those that protect since now."""
-        return self.session.scalars(
+    def confirm(self, generation: int) -> list[tuple[str, str]]:
+        """Note that every live replica serves `generation`.
+
+        Returns (request, tenant) of those that protect since now, oldest request first.
+        """
+        request = RemovalRequest.__table__.c
+        rows = self.session.execute(
             update(InterimProtection)
-            .where(*_UNCONFIRMED, InterimProtection.from_generation <= generation)
+            .where(
+                *_UNCONFIRMED,
+                InterimProtection.from_generation <= generation,
+                request.id == InterimProtection.request_id,
+            )
             .values(protected_at=func.clock_timestamp())
-            .returning(InterimProtection)
+            .returning(InterimProtection.request_id, request.tenant_id)
             .execution_options(synchronize_session=False)
-        ).all()
+        )
+        return sorted((row[0], row[1]) for row in rows)
 
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
         """Return those of a tenant's requests (None: of all) that stand, newest first."""

@@ -92,12 +92,24 @@ class EvidenceStore:
         self._accessed(request, actor, "subject", 1)
         return subject
 
-    def take(self, request: RemovalRequest, linked: Sequence[str], *, actor: str) -> SealedEvidence:
-        """Return what is left of the evidence of a request and of those linked to it; audited."""
-        rows = self._pictures.of([request.id, *linked])
-        kept = {row.content_sha256: (row.id, row.sealed) for row in rows if row.sealed is not None}
-        self._accessed(request, actor, "subject and pictures", len(kept))
-        pictures = tuple(kept.values())
+    def take(
+        self, requests: Sequence[RemovalRequest], linked: Sequence[tuple[str, str]], *, actor: str
+    ) -> list[SealedEvidence]:
+        """Return what is left of the evidence of each request and of those linked to it; audited.
+
+        `linked` are (id, whom it follows).
+        """
+        followed = {request.id: request.id for request in requests} | dict(linked)
+        kept: dict[str, dict[str, tuple[str, bytes]]] = {request.id: {} for request in requests}
+        for row in self._pictures.of(list(followed)):
+            if row.sealed is not None:
+                kept[followed[row.request_id]][row.content_sha256] = row.id, row.sealed
+        return [self._taken(request, tuple(kept[request.id].values()), actor) for request in requests]
+
+    def _taken(
+        self, request: RemovalRequest, pictures: tuple[tuple[str, bytes], ...], actor: str
+    ) -> SealedEvidence:
+        self._accessed(request, actor, "subject and pictures", len(pictures))
         return SealedEvidence(request.id, request.klass, request.subject_sealed, pictures, self._cipher)
 
     def store_pictures(self, request_id: str, pictures: Sequence[Picture], *, first: bool = False) -> None:

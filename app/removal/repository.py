@@ -104,13 +104,22 @@ class RequestRepository(Repository[RemovalRequest]):
             .execution_options(populate_existing=True)
         )
 
-    def linked_ids(self, request_id: str) -> Sequence[str]:
-        """Return the ids of the requests linked to this one that still stand, oldest first."""
-        return self.session.scalars(
-            select(RemovalRequest.id)
-            .where(RemovalRequest.linked_to_id == request_id, RemovalRequest.state.not_in(_ENDED))
-            .order_by(RemovalRequest.id)
-        ).all()
+    def several(self, request_ids: Sequence[str]) -> Sequence[RemovalRequest]:
+        """Return these requests, as they are in the database now."""
+        return self.all(
+            select(RemovalRequest)
+            .where(RemovalRequest.id.in_(request_ids))
+            .execution_options(populate_existing=True)
+        )
+
+    def linked_ids(self, request_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return (id, whom it follows) of the requests linked to these that still stand, oldest first."""
+        rows = self.session.execute(
+            select(_REQUESTS.c.id, _REQUESTS.c.linked_to_id)
+            .where(_REQUESTS.c.linked_to_id.in_(request_ids), _REQUESTS.c.state.not_in(_ENDED))
+            .order_by(_REQUESTS.c.id)
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def move(self, request_id: str, from_state: str, to_state: str, **values: object) -> bool:
         """Change the state, and other columns with it, if it still is `from_state`; tell whether it was."""

@@ -119,23 +119,31 @@ class EvidenceStore:
         `first` the request has just been made, and has none.
         """
         known = {} if first else {row.content_sha256: row for row in self._pictures.of([request_id])}
+        fresh = {}
         for picture in pictures:
             row = known.get(picture.content_sha256)
-            if row is not None and row.sealed is not None:
-                continue
-            image = bounded(picture.image, MAX_STORED_SIDE)
             if row is None:
-                row = Evidence(
-                    id=new_id("evd"),
-                    request_id=request_id,
-                    content_sha256=picture.content_sha256,
-                    width=image.width,
-                    height=image.height,
+                known[picture.content_sha256] = fresh[picture.content_sha256] = self._sealed(
+                    request_id, picture
                 )
-                known[picture.content_sha256] = row
-            row.sealed = self._cipher.encrypt(encode_png(image), picture_aad(row.id))
-            row.purged_at = None
-        self._pictures.add_all(known.values())
+            elif row.sealed is None:
+                row.sealed = self._seal(bounded(picture.image, MAX_STORED_SIDE), row.id)
+                row.purged_at = None
+        self._pictures.insert_all(list(fresh.values()))
+
+    def _sealed(self, request_id: str, picture: Picture) -> Evidence:
+        image, evidence_id = bounded(picture.image, MAX_STORED_SIDE), new_id("evd")
+        return Evidence(
+            id=evidence_id,
+            request_id=request_id,
+            content_sha256=picture.content_sha256,
+            width=image.width,
+            height=image.height,
+            sealed=self._seal(image, evidence_id),
+        )
+
+    def _seal(self, image: Image, evidence_id: str) -> bytes:
+        return self._cipher.encrypt(encode_png(image), picture_aad(evidence_id))
 
     def open_pictures(
         self, request: RemovalRequest, followers: Sequence[RemovalRequest], *, actor: str

@@ -192,7 +192,7 @@ class FilingService:
         lock_named(self._session, f"subject:{principal.tenant_id}:{token}")
         first = removal.requests.open_for_subject(principal.tenant_id, token)
         request_id, now = new_id("req"), utcnow()
-        request = removal.requests.add(
+        request = removal.requests.insert(
             RemovalRequest(
                 id=request_id,
                 tenant_id=principal.tenant_id,

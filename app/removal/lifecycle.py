@@ -1,6 +1,6 @@
 """The one place where a request's state changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
@@ -12,6 +12,7 @@ from app.kit.ids import new_id
 from app.kit.tracing import traceparent
 from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
+from app.removal.records import Policy
 from app.removal.repository import (
     EventRepository,
     MeasurementRepository,
@@ -45,7 +46,7 @@ class Lifecycle:
         self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
         self._webhooks = WebhookOutbox(session)
-        self._fresh: set[str] = set()  # created in this transaction: nobody can follow them yet
+        self._fresh: dict[str, RemovalRequest] = {}  # made in this transaction: nobody else knows of them
 
     def transition(
         self,
@@ -79,9 +80,43 @@ class Lifecycle:
             LinkedRequestsStand: it cannot end while others follow it.
         """
         self.check_token(request_id, token)
-        request = self._requests.lock(request_id)
-        if request is None:
-            raise RequestNotFound(f"There is no removal request {request_id}.")
+        request, new = self._change(
+            request_id, event, actor=actor, reason=reason, reason_code=reason_code, data=data
+        )
+        self._protect(request, event, new, actor)
+        return new
+
+    def approve(
+        self, request_id: str, *, actor: str, reason: str | None, snapshot: Callable[[], Policy]
+    ) -> State:
+        """Approve the request and queue it, under the policy that `snapshot` returns once it is locked.
+
+        That it is refused comes last: until the commit everybody waits who changes the registry, too.
+
+        Raises:
+            as `transition`.
+        """
+        request, approved = self._change(request_id, Event.APPROVE, actor=actor, reason=reason)
+        _, queued = self._change(request_id, Event.ENQUEUE, actor=actor, policy=snapshot().as_json())
+        self._protect(request, Event.APPROVE, approved, actor)
+        return queued
+
+    def _change(
+        self,
+        request_id: str,
+        event: Event,
+        *,
+        actor: str,
+        reason: str | None = None,
+        reason_code: str | None = None,
+        data: Mapping[str, JsonValue] | None = None,
+        **columns: object,
+    ) -> tuple[RemovalRequest, State]:
+        """Apply `event` to the request and to those that follow it, without the registry.
+
+        `columns` are changed with the state. Returns the request as it was, and its new state.
+        """
+        request = self._locked(request_id)
         state = State(request.state)
         new = target(state, event)
         if new is None:
@@ -95,7 +130,8 @@ class Lifecycle:
         followers = self._followers(request)
         if event in (Event.CANCEL, Event.REVOKE):
             require_unfollowed(followers)
-        if not self._requests.move(request_id, state, new, **_columns(event, new, reason, reason_code)):
+        columns |= _columns(event, new, reason, reason_code)
+        if not self._requests.move(request_id, state, new, **columns):
             raise _illegal(request, event)
         if event is Event.ADD_EVIDENCE:
             self._work.forget_checkpoints(request_id)
@@ -107,11 +143,22 @@ class Lifecycle:
         if event is Event.ENQUEUE:
             self.enqueue(request_id)
         self._record(request, event.value, state, new, actor, reason, reason_code, data)
-        if request.linked_to_id is None:
-            for follower in followers:
-                self.follow(follower, new, actor="system:link")
-            self._protect(request, event, new, actor)
-        return new
+        for follower in followers:
+            self.follow(follower, new, actor="system:link")
+        if request_id in self._fresh:
+            request.state = new
+        return request, new
+
+    def _locked(self, request_id: str) -> RemovalRequest:
+        """Return the request, locked. Nobody else sees one that this transaction has made.
+
+        Raises:
+            RequestNotFound: no such request.
+        """
+        request = self._fresh.get(request_id) or self._requests.lock(request_id)
+        if request is None:
+            raise RequestNotFound(f"There is no removal request {request_id}.")
+        return request
 
     def _followers(self, request: RemovalRequest) -> Sequence[RemovalRequest]:
         """Return the requests that follow a locked one.
@@ -123,10 +170,20 @@ class Lifecycle:
         return self._requests.followers(request.id)
 
     def _protect(self, request: RemovalRequest, event: Event, new: State, actor: str) -> None:
-        """Make the registry's newest generation say what the request's new state asks for."""
+        """Make the registry's newest generation say what the request's new state asks for.
+
+        One that follows another is protected with that one.
+        """
+        if request.linked_to_id is not None:
+            return
         if new is State.APPROVED:
-            renew = event is Event.ADD_EVIDENCE
-            self._generations.protect(request.id, actor=actor, tenant_id=request.tenant_id, renew=renew)
+            self._generations.protect(
+                request.id,
+                actor=actor,
+                tenant_id=request.tenant_id,
+                renew=event is Event.ADD_EVIDENCE,
+                fresh=request.id in self._fresh,
+            )
         elif new in ENDED:  # even one that was published, but never became active
             self._generations.take_out(
                 request.id, actor=actor, tenant_id=request.tenant_id, by=new, refuse=new is State.FAILED
@@ -243,7 +300,7 @@ class Lifecycle:
 
     def created(self, request: RemovalRequest, actor: str, data: Mapping[str, JsonValue]) -> None:
         """Record that the request was received, in the transaction that made it."""
-        self._fresh.add(request.id)
+        self._fresh[request.id] = request
         self._record(request, "receive", None, State.RECEIVED, actor, None, None, data)
 
 

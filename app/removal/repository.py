@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
+from sqlalchemy import Interval, Select, bindparam, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.audit import pending
@@ -30,6 +30,23 @@ from app.removal.states import ENDED
 
 _ENDED = [state.value for state in ENDED]
 _REQUESTS = RemovalRequest.__table__
+_OPEN_FOR_SUBJECT = (
+    select(RemovalRequest)
+    .where(
+        RemovalRequest.tenant_id == bindparam("tenant_id"),
+        RemovalRequest.subject_token == bindparam("subject_token"),
+        RemovalRequest.linked_to_id.is_(None),
+        RemovalRequest.state.not_in(_ENDED),
+    )
+    .limit(1)
+    .with_for_update()
+)
+_SERVING_FINGERPRINT = (
+    select(Replica.model_fingerprint)
+    .where(Replica.model_fingerprint.is_not(None), Replica.stopped_at.is_(None))
+    .order_by(Replica.heartbeat_at.desc())
+    .limit(1)
+)
 
 
 class RequestRepository(Repository[RemovalRequest]):
@@ -83,16 +100,8 @@ class RequestRepository(Repository[RemovalRequest]):
 
     def open_for_subject(self, tenant_id: str, subject_token: str) -> RemovalRequest | None:
         """Return the request that already stands for this subject, locked."""
-        return self.first(
-            select(RemovalRequest)
-            .where(
-                RemovalRequest.tenant_id == tenant_id,
-                RemovalRequest.subject_token == subject_token,
-                RemovalRequest.linked_to_id.is_(None),
-                RemovalRequest.state.not_in(_ENDED),
-            )
-            .with_for_update()
-        )
+        asked = {"tenant_id": tenant_id, "subject_token": subject_token}
+        return self.session.scalars(_OPEN_FOR_SUBJECT, asked).first()
 
     def followers(self, request_id: str) -> Sequence[RemovalRequest]:
         """Return the requests linked to this one that still stand, locked, oldest first."""
@@ -161,12 +170,7 @@ class RequestRepository(Repository[RemovalRequest]):
 
     def serving_fingerprint(self) -> str | None:
         """Return the fingerprint of the base model that the replica with the newest heartbeat serves."""
-        return self.session.execute(
-            select(Replica.model_fingerprint)
-            .where(Replica.model_fingerprint.is_not(None), Replica.stopped_at.is_(None))
-            .order_by(Replica.heartbeat_at.desc())
-            .limit(1)
-        ).scalar_one_or_none()
+        return self.session.execute(_SERVING_FINGERPRINT).scalar_one_or_none()
 
     def erase(self, request_id: str, subject_token: str, now: datetime) -> None:
         """Forget whom the request was about, and what people wrote about it."""

@@ -48,10 +48,12 @@ class RemovalService:
 
     def approve(self, request_id: str, *, actor: str, reason: str | None = None) -> State:
         """Approve: snapshot the policy onto the request, and write the job row. Returns `queued`."""
-        self.lifecycle.transition(request_id, Event.APPROVE, actor=actor, reason=reason)
-        policy = self.policies.in_force(self.requests.serving_fingerprint())
-        self.requests.patch(request_id, policy=policy.as_json())
-        return self.lifecycle.transition(request_id, Event.ENQUEUE, actor=actor)
+        return self.lifecycle.approve(
+            request_id,
+            actor=actor,
+            reason=reason,
+            snapshot=lambda: self.policies.in_force(self.requests.serving_fingerprint()),
+        )
 
     def reject(self, request_id: str, *, actor: str, reason_code: str, reason: str | None = None) -> State:
         """Reject, with a reason code of the Data Rights Protocol."""

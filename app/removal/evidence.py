@@ -13,7 +13,8 @@ from app.kit.crypto import DecryptionError, EvidenceCipher, derive_key, keyed_to
 from app.kit.ids import new_id
 from app.kit.logging import get_logger
 from app.kit.names import canonical_name
-from app.kit.pictures import Picture, bounded, decode_own, encode_png
+from app.kit.pictures import Picture, bounded, decode_own
+from app.kit.png import encode_png
 from app.removal.errors import EvidenceGone, EvidenceNotFound
 from app.removal.records import Subject
 from app.removal.repository import EvidenceRepository
@@ -112,24 +113,30 @@ class EvidenceStore:
         self._accessed(request, actor, "subject and pictures", len(pictures))
         return SealedEvidence(request.id, request.klass, request.subject_sealed, pictures, self._cipher)
 
-    def store_pictures(self, request_id: str, pictures: Sequence[Picture], *, first: bool = False) -> None:
+    def store_pictures(self, request_id: str, pictures: Sequence[Picture]) -> None:
         """Encrypt and store pictures; one that is there already is skipped, one that was purged restored.
 
-        They are kept no larger than any model looks at, so that nobody who reads them waits for more. With
-        `first` the request has just been made, and has none.
+        They are kept no larger than any model looks at, so that nobody who reads them waits for more.
         """
-        known = {} if first else {row.content_sha256: row for row in self._pictures.of([request_id])}
-        fresh = {}
+        known = {row.content_sha256: row for row in self._pictures.of([request_id])}
+        fresh = []
         for picture in pictures:
             row = known.get(picture.content_sha256)
             if row is None:
-                known[picture.content_sha256] = fresh[picture.content_sha256] = self._sealed(
-                    request_id, picture
-                )
+                fresh.append(picture)
             elif row.sealed is None:
                 row.sealed = self._seal(bounded(picture.image, MAX_STORED_SIDE), row.id)
                 row.purged_at = None
-        self._pictures.insert_all(list(fresh.values()))
+        self.store(self.sealed(request_id, fresh))
+
+    def sealed(self, request_id: str, pictures: Sequence[Picture]) -> list[Evidence]:
+        """Return distinct pictures encrypted, as `store` writes them; the database is not needed for it."""
+        distinct = {picture.content_sha256: picture for picture in pictures}
+        return [self._sealed(request_id, picture) for picture in distinct.values()]
+
+    def store(self, rows: Sequence[Evidence]) -> None:
+        """Write encrypted pictures of a request that has none of these."""
+        self._pictures.insert_all(rows)
 
     def _sealed(self, request_id: str, picture: Picture) -> Evidence:
         image, evidence_id = bounded(picture.image, MAX_STORED_SIDE), new_id("evd")

@@ -1,6 +1,7 @@
 """The one place where a request's state changes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
@@ -25,8 +26,22 @@ from app.webhooks.outbox import WebhookOutbox
 
 PROCESS_TASK = "lethe.process_request"
 FOLLOW = "follow"
+RECEIVE = "receive"
 _OWN = (Event.SUBMIT, Event.CANCEL, Event.REJECT, Event.REVOKE)
 """What may happen to a linked request by itself; in everything else it follows the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One change of state: what happened, from where to where, who did it, and why."""
+
+    event: str
+    before: State | None
+    state: State
+    actor: str
+    reason: str | None = None
+    reason_code: str | None = None
+    data: Mapping[str, JsonValue] | None = None
 
 
 class Lifecycle:
@@ -46,7 +61,6 @@ class Lifecycle:
         self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
         self._webhooks = WebhookOutbox(session)
-        self._fresh: dict[str, RemovalRequest] = {}  # made in this transaction: nobody else knows of them
 
     def transition(
         self,
@@ -116,7 +130,9 @@ class Lifecycle:
 
         `columns` are changed with the state. Returns the request as it was, and its new state.
         """
-        request = self._locked(request_id)
+        request = self._requests.lock(request_id)
+        if request is None:
+            raise RequestNotFound(f"There is no removal request {request_id}.")
         state = State(request.state)
         new = target(state, event)
         if new is None:
@@ -142,30 +158,17 @@ class Lifecycle:
             self._measurements.forget_examples(request_id, "regression")
         if event is Event.ENQUEUE:
             self.enqueue(request_id)
-        self._record(request, event.value, state, new, actor, reason, reason_code, data)
+        self._record(request, _Change(event.value, state, new, actor, reason, reason_code, data))
         for follower in followers:
             self.follow(follower, new, actor="system:link")
-        if request_id in self._fresh:
-            request.state = new
         return request, new
-
-    def _locked(self, request_id: str) -> RemovalRequest:
-        """Return the request, locked. Nobody else sees one that this transaction has made.
-
-        Raises:
-            RequestNotFound: no such request.
-        """
-        request = self._fresh.get(request_id) or self._requests.lock(request_id)
-        if request is None:
-            raise RequestNotFound(f"There is no removal request {request_id}.")
-        return request
 
     def _followers(self, request: RemovalRequest) -> Sequence[RemovalRequest]:
         """Return the requests that follow a locked one.
 
         A statement of its own: who came while the lock was waited for must be seen.
         """
-        if request.linked_to_id is not None or request.id in self._fresh:
+        if request.linked_to_id is not None:
             return ()
         return self._requests.followers(request.id)
 
@@ -177,13 +180,8 @@ class Lifecycle:
         if request.linked_to_id is not None:
             return
         if new is State.APPROVED:
-            self._generations.protect(
-                request.id,
-                actor=actor,
-                tenant_id=request.tenant_id,
-                renew=event is Event.ADD_EVIDENCE,
-                fresh=request.id in self._fresh,
-            )
+            renew = event is Event.ADD_EVIDENCE
+            self._generations.protect(request.id, actor=actor, tenant_id=request.tenant_id, renew=renew)
         elif new in ENDED:  # even one that was published, but never became active
             self._generations.take_out(
                 request.id, actor=actor, tenant_id=request.tenant_id, by=new, refuse=new is State.FAILED
@@ -195,7 +193,7 @@ class Lifecycle:
         percent = 100 if new is State.ACTIVE else request.percent
         if state is new or not self._requests.move(request.id, state, new, percent=percent):
             return
-        self._record(request, FOLLOW, state, new, actor, None, None, None)
+        self._record(request, _Change(FOLLOW, state, new, actor))
 
     def enqueue(self, request_id: str) -> str:
         """Write a job row for the request and return its id, which becomes the task id."""
@@ -249,59 +247,97 @@ class Lifecycle:
             )
         )
 
-    def _record(
+    def create(
         self,
         request: RemovalRequest,
-        event: str,
-        state: State | None,
-        new: State,
-        actor: str,
-        reason: str | None,
-        reason_code: str | None,
-        data: Mapping[str, JsonValue] | None,
-    ) -> None:
-        self._events.insert(
-            RequestEvent(
-                id=new_id("evt"),
-                request_id=request.id,
-                kind="state",
-                event=event,
-                from_state=state,
-                to_state=new,
-                message=reason or "",
-                actor=actor,
-                data=dict(data or {}),
-            )
-        )
-        payload: dict[str, JsonValue] = {"from": state, "to": new}
-        if reason_code:
-            payload["reason_code"] = reason_code
-        if reason:
-            payload["reason_token"] = self._audit.token(request.id, reason)
-        if data:
-            payload["data_token"] = self._audit.token(request.id, canonical_json(data).decode())
-        self._audit.append(
-            f"request.{event}",
-            actor=actor,
-            subject_id=request.id,
-            tenant_id=request.tenant_id,
-            payload=payload,
-        )
-        self._webhooks.state_changed(
-            request.id,
-            request.tenant_id,
-            event=event,
-            before=state,
-            state=new,
-            final=new in FINAL,
-            waiting=new in WAITING,
-            reason_code=reason_code,
-        )
+        steps: Sequence[tuple[Event, str]],
+        *,
+        data: Mapping[str, JsonValue],
+        policy: Policy | None = None,
+    ) -> State:
+        """Write a request that has just come in, with what happens to it at once, and return its state.
 
-    def created(self, request: RemovalRequest, actor: str, data: Mapping[str, JsonValue]) -> None:
-        """Record that the request was received, in the transaction that made it."""
-        self._fresh[request.id] = request
-        self._record(request, "receive", None, State.RECEIVED, actor, None, None, data)
+        It is written in the state that the steps lead to, since nobody can have seen it in an earlier one;
+        its history, the audit trail and webhooks have each of them. The registry is left as it is: see
+        `protect`.
+
+        Args:
+            request: not written yet, `received`; its maker is the one who filed it.
+            steps: what happens, and who does it.
+            data: facts about the filing.
+            policy: the snapshot, where the steps approve it.
+
+        Raises:
+            IllegalTransition: the table has no such step.
+        """
+        state = State(request.state)
+        columns: dict[str, object] = {} if policy is None else {"policy": policy.as_json()}
+        made = [_Change(RECEIVE, None, state, request.created_by, data=data)]
+        for event, actor in steps:
+            new = target(state, event)
+            if new is None:
+                raise _illegal(request, event)
+            columns |= _columns(event, new, None, None)
+            made.append(_Change(event.value, state, new, actor))
+            state = new
+        self._requests.create(request, state=state, **columns)
+        self._record(request, *made)
+        if any(event is Event.ENQUEUE for event, _ in steps):
+            self.enqueue(request.id)
+        return state
+
+    def protect(self, request: RemovalRequest, *, actor: str) -> None:
+        """Have the subject of a request that this transaction has created and approved be refused.
+
+        Do it last: until the commit everybody waits who changes the registry, too.
+        """
+        self._generations.protect(request.id, actor=actor, tenant_id=request.tenant_id, fresh=True)
+
+    def _record(self, request: RemovalRequest, *changes: _Change) -> None:
+        """Write changes of a request into its history, the audit trail and what webhooks are told."""
+        self._events.insert_all([_event_of(request, change) for change in changes])
+        for change in changes:
+            self._audit.append(
+                f"request.{change.event}",
+                actor=change.actor,
+                subject_id=request.id,
+                tenant_id=request.tenant_id,
+                payload=self._payload(request, change),
+            )
+            self._webhooks.state_changed(
+                request.id,
+                request.tenant_id,
+                event=change.event,
+                before=change.before,
+                state=change.state,
+                final=change.state in FINAL,
+                waiting=change.state in WAITING,
+                reason_code=change.reason_code,
+            )
+
+    def _payload(self, request: RemovalRequest, change: _Change) -> dict[str, JsonValue]:
+        payload: dict[str, JsonValue] = {"from": change.before, "to": change.state}
+        if change.reason_code:
+            payload["reason_code"] = change.reason_code
+        if change.reason:
+            payload["reason_token"] = self._audit.token(request.id, change.reason)
+        if change.data:
+            payload["data_token"] = self._audit.token(request.id, canonical_json(change.data).decode())
+        return payload
+
+
+def _event_of(request: RemovalRequest, change: _Change) -> RequestEvent:
+    return RequestEvent(
+        id=new_id("evt"),
+        request_id=request.id,
+        kind="state",
+        event=change.event,
+        from_state=change.before,
+        to_state=change.state,
+        message=change.reason or "",
+        actor=change.actor,
+        data=dict(change.data or {}),
+    )
 
 
 def require_unfollowed(followers: Sequence[RemovalRequest]) -> None:

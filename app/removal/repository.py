@@ -24,7 +24,7 @@ from app.db.models import (
     VerificationExample,
     VerificationScore,
 )
-from app.db.repository import Page, Repository
+from app.db.repository import Page, Repository, values_of
 from app.kit.canonical import JsonValue
 from app.removal.states import ENDED
 
@@ -129,6 +129,10 @@ class RequestRepository(Repository[RemovalRequest]):
             .order_by(_REQUESTS.c.id)
         )
         return [(row[0], row[1]) for row in rows]
+
+    def create(self, request: RemovalRequest, **values: object) -> None:
+        """Insert a request, with `values` in place of what is set; it is no object of the session's."""
+        self.session.execute(insert(_REQUESTS).values(values_of(request) | values))
 
     def move(self, request_id: str, from_state: str, to_state: str, **values: object) -> bool:
         """Change the state, and other columns with it, if it still is `from_state`; tell whether it was."""

@@ -52,8 +52,12 @@ class RemovalService:
             request_id,
             actor=actor,
             reason=reason,
-            snapshot=lambda: self.policies.in_force(self.requests.serving_fingerprint()),
+            snapshot=self.snapshot,
         )
+
+    def snapshot(self) -> Policy:
+        """Return the policy that a request is approved under now."""
+        return self.policies.in_force(self.requests.serving_fingerprint())
 
     def reject(self, request_id: str, *, actor: str, reason_code: str, reason: str | None = None) -> State:
         """Reject, with a reason code of the Data Rights Protocol."""

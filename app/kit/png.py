@@ -33,7 +33,7 @@ def encode_png(image: Image.Image) -> bytes:
         (
             _SIGNATURE,
             _chunk(b"IHDR", header),
-            _chunk(b"IDAT", deflate.compress(rows) + deflate.flush()),
+            _chunk(b"IDAT", deflate.compress(rows.data) + deflate.flush()),
             _chunk(b"IEND", b""),
         )
     )

@@ -81,10 +81,10 @@ class VisionEncoder:
         pixels = inputs["pixel_values"].to(self._device, self._model.dtype)
         if pixels.ndim != 4 or len(pixels) != len(images):  # families that tile, or see strips of patches
             rows = self.encode([*images, *map(ImageOps.mirror, images)]).pooled
-            return rows.unflatten(0, (2, len(images)))
+            return rows.reshape(2, len(images), -1)
         both = torch.cat([pixels, pixels.flip(-1)])  # (2n, 3, h, w)
         hidden = self._model.get_image_features(pixel_values=both, return_dict=True).last_hidden_state
-        return self._pool(hidden)[1].unflatten(0, (2, len(images)))
+        return self._pool(hidden)[1].reshape(2, len(images), -1)
 
     def as_model_input(self, tokens: Sequence[Tensor]) -> dict[str, Any]:
         """Wrap pictures' tokens as the `mmas_model_inputs` argument; consumed, so made afresh."""

@@ -16,10 +16,10 @@ from app.kit.pictures import (
     PictureTooManyPixels,
     bounded,
     decode_own,
-    encode_png,
     open_picture,
     read_picture,
 )
+from app.kit.png import encode_png
 from tests.service import data_url, png
 
 

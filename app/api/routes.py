@@ -9,13 +9,30 @@ it a thread, and all wait until a time limit. So nothing here waits for a thread
 from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction, signature
-from typing import Any
+from typing import Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 _SESSION = "session"
+_AT_ONCE = "_at_once"
+E = TypeVar("E", bound=Callable[..., Any])
+
+
+def at_most(n: int) -> Callable[[E], E]:
+    """Have at most `n` calls of a `CommittingRoute` endpoint run at once; the others wait for no thread.
+
+    For what computes more than it waits: more threads than cores only take the interpreter from each other,
+    and hold connections and locks for all that time.
+    """
+
+    def marked(endpoint: E) -> E:
+        setattr(endpoint, _AT_ONCE, n)
+        return endpoint
+
+    return marked
 
 
 class CommittingRoute(APIRoute):
@@ -34,9 +51,23 @@ def committing(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     if iscoroutinefunction(endpoint) or _SESSION not in signature(endpoint).parameters:
         return endpoint
 
+    most: int | None = getattr(endpoint, _AT_ONCE, None)
+    limit = RunVar[CapacityLimiter](f"at most {most} of {endpoint.__module__}.{endpoint.__qualname__}")
+
+    def limiter() -> CapacityLimiter | None:
+        """Return the limit among the endpoint's calls in this event loop; None for the thread pool's own."""
+        if most is None:
+            return None
+        try:
+            return limit.get()
+        except LookupError:
+            made = CapacityLimiter(most)
+            limit.set(made)
+            return made
+
     @wraps(endpoint)
     async def run(**arguments: Any) -> Any:
-        return await run_in_threadpool(_committed, endpoint, arguments)
+        return await to_thread.run_sync(_committed, endpoint, arguments, limiter=limiter())
 
     return run
 

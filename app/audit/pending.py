@@ -17,6 +17,7 @@ from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 
 _PENDING = "lethe.audit.pending"
+_END = select(AuditEvent.seq, AuditEvent.hash).order_by(AuditEvent.seq.desc()).limit(1)
 
 
 def event_content(event: AuditEvent) -> dict[str, JsonValue]:
@@ -51,8 +52,7 @@ def chain(session: Session) -> None:
     if not drafts or owner is not session.get_transaction():
         return
     lock_ledger(session)
-    end = select(AuditEvent.seq, AuditEvent.hash).order_by(AuditEvent.seq.desc()).limit(1)
-    tail = session.execute(end).first()
+    tail = session.execute(_END).first()
     seq, last = (tail[0], tail[1]) if tail is not None else (0, GENESIS)
     rows = []
     for number, draft in enumerate(drafts, start=seq + 1):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.db.session import SessionFactory
 from app.kit.crypto import DecryptionError
 from app.kit.logging import get_logger
-from app.lumoe.interim import InterimEntry, interim_record
+from app.lumoe.interim import InterimEntry, InterimSubject, interim_records
 from app.lumoe.mllm import MLLM
 from app.registry.service import InterimRow
 from app.removal.evidence import SealedEvidence
@@ -62,30 +62,41 @@ class InterimLoader:
 
         A picture that cannot be read is left out, and so is whatever was purged: the rest still protects.
         """
-        unreadable = []
+        unreadable: list[str] = []
         fresh = [row for row in rows if row.id not in self._held]
         for some in (fresh[i : i + _TOGETHER] for i in range(0, len(fresh), _TOGETHER)):
-            for row, sealed in zip(some, self._taken(some), strict=True):
-                try:
-                    self._held[row.id] = self._entry(row, sealed)
-                except DecryptionError:
-                    _log.exception("subject not readable", request=row.request_id)
-                    unreadable.append(row.request_id)
+            unreadable += self._read(some)
         self._held = {row.id: self._held[row.id] for row in rows if row.id in self._held}
         return Loaded(tuple(self._held.values()), tuple(unreadable))
+
+    def _read(self, rows: Sequence[InterimRow]) -> list[str]:
+        """Hold the entries of these from now on; return the requests whose subject could not be read."""
+        subjects: dict[InterimRow, InterimSubject] = {}
+        unreadable = []
+        for row, sealed in zip(rows, self._taken(rows), strict=True):
+            try:
+                subjects[row] = _subject(sealed)
+            except DecryptionError:
+                _log.exception("subject not readable", request=row.request_id)
+                unreadable.append(row.request_id)
+        records = interim_records(self._mllm, subjects.values())
+        for (row, subject), record in zip(subjects.items(), records, strict=True):
+            if not subject.aliases and not len(record.prototypes):
+                _log.warning("nothing left to protect by", request=row.request_id)
+            self._held[row.id] = InterimEntry(row.expert_id, record)
+        return unreadable
 
     def _taken(self, rows: Sequence[InterimRow]) -> list[SealedEvidence]:
         """Return the evidence of several, still encrypted, with one turn at the ledger for all of them."""
         with self._sessions.begin() as session:  # the access is on the record before anything is opened
             service = RemovalService(session, self._settings)
-            return [service.sealed_evidence(row.request_id, actor=self._actor) for row in rows]
+            return service.sealed_evidences([row.request_id for row in rows], actor=self._actor)
 
-    def _entry(self, row: InterimRow, sealed: SealedEvidence) -> InterimEntry:
-        subject = sealed.subject()
-        names = () if subject is None else (subject.name, *subject.aliases)
-        aliases = tuple(dict.fromkeys(name for name in names if name))
-        facts = tuple(subject.facts.values()) if subject is not None else ()
-        record = interim_record(self._mllm, aliases, sealed.klass, sealed.pictures(), facts)
-        if not aliases and not len(record.prototypes):
-            _log.warning("nothing left to protect by", request=row.request_id)
-        return InterimEntry(row.expert_id, record)
+
+def _subject(sealed: SealedEvidence) -> InterimSubject:
+    """Return whom it is about, with pictures still to be opened. Raises `DecryptionError`."""
+    subject = sealed.subject()
+    names = () if subject is None else (subject.name, *subject.aliases)
+    aliases = tuple(dict.fromkeys(name for name in names if name))
+    facts = tuple(subject.facts.values()) if subject is not None else ()
+    return InterimSubject(aliases, sealed.klass, sealed.pictures(), facts)

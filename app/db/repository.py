@@ -1,10 +1,10 @@
 """Typed base of all repositories: the only place where SQL is written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import Select, bindparam, func, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, SessionTransaction
 
 from app.db.base import Base
@@ -15,6 +15,8 @@ T = TypeVar("T")
 ADVISORY_NAMESPACE = 0x4C45  # "LE"
 LEDGER_LOCK = 1
 _HELD = "lethe.ledger.held"
+_LOCK_LEDGER = select(func.pg_advisory_xact_lock(ADVISORY_NAMESPACE, LEDGER_LOCK))
+_LOCK_NAMED = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("name"), 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,6 @@ class Repository(Generic[M]):
         self.session.flush()
         return row
 
-    def add_all(self, rows: Iterable[M]) -> None:
-        """Insert several as `add` does, together; those that are there already are written if changed."""
-        self.session.add_all(rows)
-        self.session.flush()
-
     def insert(self, row: M) -> M:
         """Insert `row` as `add` does, for a row that this transaction does not change again.
 
@@ -56,6 +53,11 @@ class Repository(Generic[M]):
         """
         self.session.execute(insert(self.model.__table__), values_of(row))
         return row
+
+    def insert_all(self, rows: Sequence[M]) -> None:
+        """Insert several as `insert` does, together; all of them have the same columns set."""
+        if rows:
+            self.session.execute(insert(self.model.__table__), [values_of(row) for row in rows])
 
     def all(self, statement: Select[M]) -> Sequence[M]:
         """Return every row of `statement`."""
@@ -90,13 +92,13 @@ def lock_ledger(session: Session) -> None:
     """
     held: SessionTransaction | None = session.info.get(_HELD)
     if held is None or held is not session.get_transaction():
-        session.execute(select(func.pg_advisory_xact_lock(ADVISORY_NAMESPACE, LEDGER_LOCK)))
+        session.execute(_LOCK_LEDGER)
         session.info[_HELD] = session.get_transaction()
 
 
 def lock_named(session: Session, name: str) -> None:
     """Serialise transactions that name the same thing (a 64-bit hash of `name`)."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+    session.execute(_LOCK_NAMED, {"name": name})
 
 
 def try_lock_named(session: Session, name: str) -> bool:

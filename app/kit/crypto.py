@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -105,6 +106,7 @@ def decode_key(text: str) -> bytes:
     return key
 
 
+@lru_cache(maxsize=16)
 def derive_key(secret: str, purpose: str) -> bytes:
     """Return 32 bytes derived from `secret` for one `purpose` (HKDF-SHA256, RFC 5869)."""
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
-from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor
 
@@ -27,6 +27,7 @@ PICTURE_THRESHOLD = 0.85
 PICTURE_THRESHOLD_ALONE = 0.75
 PICTURE_FLOOR = 0.45
 _LARGEST_SIDE = 512
+_TOGETHER = 32
 _MAX_FACT_LENGTH = 60
 
 
@@ -38,6 +39,16 @@ class InterimEntry:
     record: GateRecord
 
 
+@dataclass(frozen=True, slots=True)
+class InterimSubject:
+    """What an owner filed: names, class, pictures (read once, one after another), and facts in words."""
+
+    aliases: Sequence[str]
+    klass: str
+    pictures: Iterable[Image]
+    facts: Sequence[str] = ()
+
+
 def interim_record(
     mllm: MLLM,
     aliases: Sequence[str],
@@ -45,7 +56,12 @@ def interim_record(
     pictures: Iterable[Image],
     facts: Sequence[str] = (),
 ) -> GateRecord:
-    """Build a gate record from what the owner filed, in one pass of the vision tower over its pictures.
+    """Build the gate record of one subject; see `interim_records`."""
+    return interim_records(mllm, [InterimSubject(aliases, klass, pictures, facts)])[0]
+
+
+def interim_records(mllm: MLLM, subjects: Iterable[InterimSubject]) -> list[GateRecord]:
+    """Build gate records from what owners filed; the vision tower sees the pictures of several at once.
 
     Every picture and its mirror image become a prototype. There are no negatives of its own to calibrate on
     yet. A picture concerns the subject if the base model's likelihood of "This is NAME", given the picture,
@@ -54,16 +70,23 @@ def interim_record(
     world and two pictures each: 191 of 192 unseen views are claimed, none for somebody else, and 0 of 346
     pictures of others; by four pictures alone, without a name, 178 of 192 and 0 of 346.
 
-    `facts` are phrases as filed; those of two words or more and moderate length are kept for the guard, which
+    Facts are phrases as filed; those of two words or more and moderate length are kept for the guard, which
     looks for them only where the conversation weakly concerns the subject.
     """
-    name = next((alias for alias in aliases if canonicalise(alias).text), None)
-    phrases = (canonicalise(fact).text for fact in facts)
+    listed = list(subjects)
+    seen = _prototypes(mllm, [subject.pictures for subject in listed])
+    return [_record(subject, prototypes) for subject, prototypes in zip(listed, seen, strict=True)]
+
+
+def _record(subject: InterimSubject, prototypes: Tensor) -> GateRecord:
+    name = next((alias for alias in subject.aliases if canonicalise(alias).text), None)
+    phrases = (canonicalise(fact).text for fact in subject.facts)
+    question = identity_probes(subject.klass, "fit")[0].text
     return GateRecord(
-        aliases=tuple(aliases),
-        klass=klass,
-        prototypes=_prototypes(mllm, pictures),
-        identity=((identity_probes(klass, "fit")[0].text, f"This is {name}"),) if name else (),
+        aliases=tuple(subject.aliases),
+        klass=subject.klass,
+        prototypes=prototypes,
+        identity=((question, f"This is {name}"),) if name else (),
         facts=tuple(dict.fromkeys(p for p in phrases if " " in p and len(p) <= _MAX_FACT_LENGTH)),
         recognition_own=RECOGNITION_OWN,
         picture_floor=PICTURE_FLOOR,
@@ -71,9 +94,15 @@ def interim_record(
     )
 
 
-def _prototypes(mllm: MLLM, pictures: Iterable[Image]) -> Tensor:
-    """Return (2 * pictures, d), unit vectors; large pictures are scaled down first, one at a time."""
-    small = [bounded(picture, _LARGEST_SIDE) for picture in pictures]
-    if not small:
-        return torch.zeros(0, 0)
-    return mllm.encode([*small, *map(ImageOps.mirror, small)]).pooled.float().cpu()
+def _prototypes(mllm: MLLM, pictures: Sequence[Iterable[Image]]) -> list[Tensor]:
+    """Return (2 * pictures, d) unit vectors for each subject: its pictures', then their mirror images'.
+
+    Large pictures are scaled down as they come, and the tower sees `_TOGETHER` at a time.
+    """
+    found: list[list[Tensor]] = [[] for _ in pictures]  # (2, d) for each picture of each subject
+    every = ((i, picture) for i, those in enumerate(pictures) for picture in those)
+    while some := [(i, bounded(picture, _LARGEST_SIDE)) for i, picture in islice(every, _TOGETHER)]:
+        both = mllm.vision.pooled_both_ways([picture for _, picture in some]).float().cpu()  # (2, n, d)
+        for (i, _), rows in zip(some, both.unbind(1), strict=True):
+            found[i].append(rows)
+    return [torch.stack(rows, 1).flatten(0, 1) if rows else torch.zeros(0, 0) for rows in found]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import ImageOps
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -68,6 +69,22 @@ class VisionEncoder:
         rows = [known[key] for key in keys]
         pooled = torch.stack([row[1] for row in rows]) if rows else torch.zeros(0, 0, device=self._device)
         return ImageFeatures(tuple(row[0] for row in rows), pooled, tuple(row[2] for row in rows))
+
+    @torch.inference_mode()
+    def pooled_both_ways(self, images: Sequence[Image]) -> Tensor:
+        """Return (2, n, d): unit vectors of pictures, and of their mirror images; nothing is remembered.
+
+        Where a processor makes one square of a picture, that square is mirrored, not the picture: it need
+        not be scaled again.
+        """
+        inputs = self._image_processor([image.convert("RGB") for image in images], return_tensors="pt")
+        pixels = inputs["pixel_values"].to(self._device, self._model.dtype)
+        if pixels.ndim != 4 or len(pixels) != len(images):  # families that tile, or see strips of patches
+            rows = self.encode([*images, *map(ImageOps.mirror, images)]).pooled
+            return rows.reshape(2, len(images), -1)
+        both = torch.cat([pixels, pixels.flip(-1)])  # (2n, 3, h, w)
+        hidden = self._model.get_image_features(pixel_values=both, return_dict=True).last_hidden_state
+        return self._pool(hidden)[1].reshape(2, len(images), -1)
 
     def as_model_input(self, tokens: Sequence[Tensor]) -> dict[str, Any]:
         """Wrap pictures' tokens as the `mmas_model_inputs` argument; consumed, so made afresh."""

@@ -81,25 +81,37 @@ class GenerationWriter:
         return number
 
     def protect(
-        self, request_id: str, *, actor: str, tenant_id: str | None, renew: bool = False
+        self,
+        request_id: str,
+        *,
+        actor: str,
+        tenant_id: str | None,
+        renew: bool = False,
+        fresh: bool = False,
     ) -> int | None:
         """Make a generation in which the request's subject is refused; None if it is protected already.
+
+        Whoever else was refused for the same subject is found before the ledger is locked: another request
+        for it would follow this one, so nobody is added, and one that has ended since is ended already.
 
         Args:
             request_id: an approved request.
             actor: who approved it.
             tenant_id: whose request it is.
             renew: its evidence has changed, so replicas must read it again.
+            fresh: this transaction has made the request, so nothing protects it yet.
         """
+        earlier = self._interims.of_same_subject(request_id)
         lock_ledger(self._session)
-        held = self._interims.current(request_id)
-        if self._generations.serves(request_id) or (held is not None and not renew):
+        held = None if fresh else self._interims.current(request_id)
+        served = not fresh and self._generations.serves(request_id)
+        if served or (held is not None and not renew):
             return None
         number = self.create(cause="protect", actor=actor, request_id=request_id, tenant_id=tenant_id)
         if held is not None:
             self._interims.end(held, number, "renew")
-        for earlier in self._interims.of_same_subject(request_id):
-            self.end_interim(earlier.request_id, number, by="superseded", actor=actor, tenant_id=tenant_id)
+        for other in earlier:
+            self.end_interim(other, number, by="superseded", actor=actor, tenant_id=tenant_id)
         self.start_interim(request_id, number, actor=actor, tenant_id=tenant_id)
         return number
 

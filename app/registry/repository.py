@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import Exists, ScalarSelect, Select, delete, func, or_, select, update
+from sqlalchemy import Exists, ScalarSelect, Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.db.models import (
@@ -42,6 +43,9 @@ def in_generation(span: type[GenerationExpert] | type[InterimProtection], number
     )
 
 
+_NEWEST_SIZE = select(Generation.number, Generation.experts).order_by(Generation.number.desc()).limit(1)
+
+
 class GenerationRepository(Repository[Generation]):
     """Generations and the experts in them."""
 
@@ -53,9 +57,7 @@ class GenerationRepository(Repository[Generation]):
 
     def newest_size(self) -> tuple[int, int]:
         """Return the newest generation's number and how many experts it has; (0, 0) before the first."""
-        row = self.session.execute(
-            select(Generation.number, Generation.experts).order_by(Generation.number.desc()).limit(1)
-        ).first()
+        row = self.session.execute(_NEWEST_SIZE).first()
         return (row[0], row[1]) if row else (0, 0)
 
     def history(self, *, after: int | None, limit: int) -> Page[Generation]:
@@ -280,23 +282,9 @@ class InterimRepository(Repository[InterimProtection]):
             .execution_options(populate_existing=True)
         )
 
-    def of_same_subject(self, request_id: str) -> Sequence[InterimProtection]:
-        """Return those that other requests for the same subject, failed since, have left standing."""
-        request = (
-            select(RemovalRequest.tenant_id, RemovalRequest.subject_token)
-            .where(RemovalRequest.id == request_id)
-            .subquery()
-        )
-        return self.all(
-            select(InterimProtection)
-            .join(RemovalRequest, RemovalRequest.id == InterimProtection.request_id)
-            .where(
-                RemovalRequest.id != request_id,
-                RemovalRequest.tenant_id == request.c.tenant_id,
-                RemovalRequest.subject_token == request.c.subject_token,
-                InterimProtection.until_generation.is_(None),
-            )
-        )
+    def of_same_subject(self, request_id: str) -> Sequence[str]:
+        """Return other requests for the same subject, failed since, whose protection stands."""
+        return self.session.scalars(_OF_SAME_SUBJECT, {"request_id": request_id}).all()
 
     def tenants_of(self, request_ids: Collection[str]) -> dict[str, str]:
         """Return whose requests these are."""
@@ -325,17 +313,29 @@ class InterimRepository(Repository[InterimProtection]):
 
     def unconfirmed(self) -> bool:
         """Tell whether some replica may still have to acknowledge one."""
-        return self.session.execute(select(func.count()).where(*_UNCONFIRMED)).scalar_one() > 0
+        return (
+            self.session.execute(select(InterimProtection.id).where(*_UNCONFIRMED).limit(1)).first()
+            is not None
+        )
 
-    def confirm(self, generation: int) -> Sequence[InterimProtection]:
-        """Note that every live replica serves `generation`, and return those that protect since now."""
-        return self.session.scalars(
+    def confirm(self, generation: int) -> list[tuple[str, str]]:
+        """Note that every live replica serves `generation`.
+
+        Returns (request, tenant) of those that protect since now, oldest request first.
+        """
+        request = RemovalRequest.__table__.c
+        rows = self.session.execute(
             update(InterimProtection)
-            .where(*_UNCONFIRMED, InterimProtection.from_generation <= generation)
+            .where(
+                *_UNCONFIRMED,
+                InterimProtection.from_generation <= generation,
+                request.id == InterimProtection.request_id,
+            )
             .values(protected_at=func.clock_timestamp())
-            .returning(InterimProtection)
+            .returning(InterimProtection.request_id, request.tenant_id)
             .execution_options(synchronize_session=False)
-        ).all()
+        )
+        return sorted((row[0], row[1]) for row in rows)
 
     def listed(self, tenant_id: str | None, *, after: str | None, limit: int) -> Page[InterimProtection]:
         """Return those of a tenant's requests (None: of all) that stand, newest first."""
@@ -347,6 +347,22 @@ class InterimRepository(Repository[InterimProtection]):
         return self.page(statement, InterimProtection.id, after=after, limit=limit)
 
 
+def _of_same_subject() -> Select[str]:
+    mine, other = aliased(RemovalRequest), aliased(RemovalRequest)
+    return (
+        select(InterimProtection.request_id)
+        .join(other, other.id == InterimProtection.request_id)
+        .join(mine, (mine.tenant_id == other.tenant_id) & (mine.subject_token == other.subject_token))
+        .where(
+            mine.id == bindparam("request_id"),
+            other.id != mine.id,
+            InterimProtection.until_generation.is_(None),
+        )
+        .order_by(InterimProtection.request_id)
+    )
+
+
+_OF_SAME_SUBJECT = _of_same_subject()
 _UNCONFIRMED = (
     InterimProtection.protected_at.is_(None),
     or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),

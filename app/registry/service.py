@@ -138,27 +138,40 @@ class RegistryService:
         """Return the interim protections of a tenant (None: of all) that stand, newest first."""
         return self._interims.listed(tenant_id, after=after, limit=limit)
 
+    def acknowledge(self, replica_id: str, generation: int) -> None:
+        """Note that a replica serves `generation`, and what is protected with that; see `confirm`.
+
+        The ledger is locked first where anything may be, so that no heartbeat waits for it behind this.
+        """
+        awaited = self._interims.unconfirmed()
+        if awaited:
+            lock_ledger(self._session)
+        self._replicas.acknowledge(replica_id, generation)
+        if awaited:
+            self._confirm()
+
     def confirm(self) -> None:
         """Note, with the time and in the audit trail, which protections every live replica serves by now.
 
         Whoever comes last of several replicas that acknowledge at once finds all of them: the ledger's lock
         makes them look one after another.
         """
-        if not self._interims.unconfirmed():
-            return
-        lock_ledger(self._session)
+        if self._interims.unconfirmed():
+            lock_ledger(self._session)
+            self._confirm()
+
+    def _confirm(self) -> None:
         live = self.live_replicas()
         if not live:
             return
         served = min(replica.generation for replica in live)
-        confirmed = self._interims.confirm(served)
-        tenants = self._interims.tenants_of([protection.request_id for protection in confirmed])
-        for protection in confirmed:
-            AuditService(self._session).append(
+        audit = AuditService(self._session)
+        for request_id, tenant_id in self._interims.confirm(served):
+            audit.append(
                 "protection.confirmed",
                 actor="system:registry",
-                subject_id=protection.request_id,
-                tenant_id=tenants[protection.request_id],
+                subject_id=request_id,
+                tenant_id=tenant_id,
                 payload={"generation": served, "replicas": len(live)},
             )
 

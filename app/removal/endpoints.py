@@ -16,7 +16,7 @@ from app.api.intake import Body, body_schema
 from app.api.negotiation import Format, preferred
 from app.api.pagination import Cursor, Limit, PageOf, decode_cursor, encode_cursor
 from app.api.problems import responses
-from app.api.routes import CommittingRoute
+from app.api.routes import CommittingRoute, at_most
 from app.api.sse import Sent, event_stream, last_event_id
 from app.db.session import SessionFactory
 from app.kit.errors import BadRequest, InvalidInput, UnsupportedMediaType
@@ -116,6 +116,7 @@ def _idempotency_key(
         IdempotencyInFlight,
     ),
 )  # fmt: skip
+@at_most(4)
 def file_request(
     principal: Owners,
     body: Body,

@@ -92,38 +92,64 @@ class EvidenceStore:
         self._accessed(request, actor, "subject", 1)
         return subject
 
-    def take(self, request: RemovalRequest, linked: Sequence[str], *, actor: str) -> SealedEvidence:
-        """Return what is left of the evidence of a request and of those linked to it; audited."""
-        rows = self._pictures.of([request.id, *linked])
-        kept = {row.content_sha256: (row.id, row.sealed) for row in rows if row.sealed is not None}
-        self._accessed(request, actor, "subject and pictures", len(kept))
-        pictures = tuple(kept.values())
+    def take(
+        self, requests: Sequence[RemovalRequest], linked: Sequence[tuple[str, str]], *, actor: str
+    ) -> list[SealedEvidence]:
+        """Return what is left of the evidence of each request and of those linked to it; audited.
+
+        `linked` are (id, whom it follows).
+        """
+        followed = {request.id: request.id for request in requests} | dict(linked)
+        kept: dict[str, dict[str, tuple[str, bytes]]] = {request.id: {} for request in requests}
+        for row in self._pictures.of(list(followed)):
+            if row.sealed is not None:
+                kept[followed[row.request_id]][row.content_sha256] = row.id, row.sealed
+        return [self._taken(request, tuple(kept[request.id].values()), actor) for request in requests]
+
+    def _taken(
+        self, request: RemovalRequest, pictures: tuple[tuple[str, bytes], ...], actor: str
+    ) -> SealedEvidence:
+        self._accessed(request, actor, "subject and pictures", len(pictures))
         return SealedEvidence(request.id, request.klass, request.subject_sealed, pictures, self._cipher)
 
-    def store_pictures(self, request_id: str, pictures: Sequence[Picture], *, first: bool = False) -> None:
+    def store_pictures(self, request_id: str, pictures: Sequence[Picture]) -> None:
         """Encrypt and store pictures; one that is there already is skipped, one that was purged restored.
 
-        They are kept no larger than any model looks at, so that nobody who reads them waits for more. With
-        `first` the request has just been made, and has none.
+        They are kept no larger than any model looks at, so that nobody who reads them waits for more.
         """
-        known = {} if first else {row.content_sha256: row for row in self._pictures.of([request_id])}
+        known = {row.content_sha256: row for row in self._pictures.of([request_id])}
+        fresh = []
         for picture in pictures:
             row = known.get(picture.content_sha256)
-            if row is not None and row.sealed is not None:
-                continue
-            image = bounded(picture.image, MAX_STORED_SIDE)
             if row is None:
-                row = Evidence(
-                    id=new_id("evd"),
-                    request_id=request_id,
-                    content_sha256=picture.content_sha256,
-                    width=image.width,
-                    height=image.height,
-                )
-                known[picture.content_sha256] = row
-            row.sealed = self._cipher.encrypt(encode_png(image), picture_aad(row.id))
-            row.purged_at = None
-        self._pictures.add_all(known.values())
+                fresh.append(picture)
+            elif row.sealed is None:
+                row.sealed = self._seal(bounded(picture.image, MAX_STORED_SIDE), row.id)
+                row.purged_at = None
+        self.store(self.sealed(request_id, fresh))
+
+    def sealed(self, request_id: str, pictures: Sequence[Picture]) -> list[Evidence]:
+        """Return distinct pictures encrypted, as `store` writes them; the database is not needed for it."""
+        distinct = {picture.content_sha256: picture for picture in pictures}
+        return [self._sealed(request_id, picture) for picture in distinct.values()]
+
+    def store(self, rows: Sequence[Evidence]) -> None:
+        """Write encrypted pictures of a request that has none of these."""
+        self._pictures.insert_all(rows)
+
+    def _sealed(self, request_id: str, picture: Picture) -> Evidence:
+        image, evidence_id = bounded(picture.image, MAX_STORED_SIDE), new_id("evd")
+        return Evidence(
+            id=evidence_id,
+            request_id=request_id,
+            content_sha256=picture.content_sha256,
+            width=image.width,
+            height=image.height,
+            sealed=self._seal(image, evidence_id),
+        )
+
+    def _seal(self, image: Image, evidence_id: str) -> bytes:
+        return self._cipher.encrypt(encode_png(image), picture_aad(evidence_id))
 
     def open_pictures(
         self, request: RemovalRequest, followers: Sequence[RemovalRequest], *, actor: str

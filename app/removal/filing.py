@@ -1,13 +1,13 @@
 """Filing a request: checks, idempotency, and linking to an earlier request for the same subject."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
 from app.accounts.principal import Principal
-from app.db.models import IdempotencyKey, RemovalRequest
+from app.db.models import Evidence, IdempotencyKey, RemovalRequest
 from app.db.repository import lock_named, try_lock_named
 from app.kit.canonical import JsonValue, json_sha256
 from app.kit.clock import utcnow
@@ -32,6 +32,8 @@ from app.removal.states import Event, State
 from app.settings import Settings
 
 MAX_NAME = 200
+AUTO = "policy:auto"
+"""Who approves where the policy asks for no review."""
 _CLASS_BY_NAME = {canonical_name(klass): klass for klass in CLASSES}
 
 
@@ -188,38 +190,51 @@ class FilingService:
         self, principal: Principal, submission: Submission, subject: Subject, pictures: Sequence[Picture]
     ) -> Filed:
         removal = self._removal
+        request_id, now = new_id("req"), utcnow()
         token = removal.evidence.subject_token(principal.tenant_id, subject, pictures)
+        evidence = removal.evidence.sealed(request_id, pictures)  # what takes long, before anything is locked
+        request = RemovalRequest(
+            id=request_id,
+            tenant_id=principal.tenant_id,
+            created_by=principal.key_id,
+            state=State.RECEIVED,
+            percent=0,
+            klass=subject.klass,
+            legal_ground=submission.legal_ground,
+            subject_sealed=removal.evidence.seal_subject(request_id, subject),
+            subject_token=token,
+            created_at=now,
+            updated_at=now,
+            expected_by=now + timedelta(days=self._settings.response_days),
+        )
         lock_named(self._session, f"subject:{principal.tenant_id}:{token}")
         first = removal.requests.open_for_subject(principal.tenant_id, token)
-        request_id, now = new_id("req"), utcnow()
-        request = removal.requests.add(
-            RemovalRequest(
-                id=request_id,
-                tenant_id=principal.tenant_id,
-                created_by=principal.key_id,
-                state=State.RECEIVED,
-                percent=0,
-                klass=subject.klass,
-                legal_ground=submission.legal_ground,
-                subject_sealed=removal.evidence.seal_subject(request_id, subject),
-                subject_token=token,
-                linked_to_id=first.id if first else None,
-                created_at=now,
-                updated_at=now,
-                expected_by=now + timedelta(days=self._settings.response_days),
-            )
-        )
-        removal.evidence.store_pictures(request_id, pictures, first=True)
-        facts: dict[str, JsonValue] = {"pictures": len(pictures), "linked_to": request.linked_to_id}
-        removal.lifecycle.created(request, principal.key_id, facts)
+        facts: dict[str, JsonValue] = {"pictures": len(pictures), "linked_to": first.id if first else None}
         if first is not None:
-            self._follow(request, first, bool(pictures))
-            state = removal.state(request_id)
-        else:
-            state = removal.transition(request_id, Event.SUBMIT, actor=principal.key_id)
-            if removal.policies.in_force().review == "auto":
-                state = removal.approve(request_id, actor="policy:auto")
+            return self._create_linked(request, first, evidence, facts)
+        steps, policy = [(Event.SUBMIT, principal.key_id)], None
+        if removal.policies.in_force().review == "auto":
+            steps += [(Event.APPROVE, AUTO), (Event.ENQUEUE, AUTO)]
+            policy = removal.snapshot()
+        state = removal.lifecycle.create(request, steps, data=facts, policy=policy)
+        removal.evidence.store(evidence)
+        if policy is not None:
+            removal.lifecycle.protect(request, actor=AUTO)
         return _accepted(request, state)
+
+    def _create_linked(
+        self,
+        request: RemovalRequest,
+        first: RemovalRequest,
+        evidence: Sequence[Evidence],
+        facts: Mapping[str, JsonValue],
+    ) -> Filed:
+        removal = self._removal
+        request.linked_to_id = first.id
+        removal.lifecycle.create(request, (), data=facts)
+        removal.evidence.store(evidence)
+        self._follow(request, first, bool(evidence))
+        return _accepted(request, removal.state(request.id))
 
     def _follow(self, request: RemovalRequest, first: RemovalRequest, with_pictures: bool) -> None:
         """Link to the first request; pictures it was waiting for put it back into the queue."""

@@ -1,6 +1,7 @@
 """The one place where a request's state changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from app.kit.ids import new_id
 from app.kit.tracing import traceparent
 from app.registry.generations import GenerationWriter
 from app.removal.errors import IllegalTransition, LinkedRequestsStand, RequestNotFound, StaleLease
+from app.removal.records import Policy
 from app.removal.repository import (
     EventRepository,
     MeasurementRepository,
@@ -24,8 +26,22 @@ from app.webhooks.outbox import WebhookOutbox
 
 PROCESS_TASK = "lethe.process_request"
 FOLLOW = "follow"
+RECEIVE = "receive"
 _OWN = (Event.SUBMIT, Event.CANCEL, Event.REJECT, Event.REVOKE)
 """What may happen to a linked request by itself; in everything else it follows the first one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One change of state: what happened, from where to where, who did it, and why."""
+
+    event: str
+    before: State | None
+    state: State
+    actor: str
+    reason: str | None = None
+    reason_code: str | None = None
+    data: Mapping[str, JsonValue] | None = None
 
 
 class Lifecycle:
@@ -45,7 +61,6 @@ class Lifecycle:
         self._measurements = MeasurementRepository(session)
         self._audit = AuditService(session)
         self._webhooks = WebhookOutbox(session)
-        self._fresh: set[str] = set()  # created in this transaction: nobody can follow them yet
 
     def transition(
         self,
@@ -79,6 +94,42 @@ class Lifecycle:
             LinkedRequestsStand: it cannot end while others follow it.
         """
         self.check_token(request_id, token)
+        request, new = self._change(
+            request_id, event, actor=actor, reason=reason, reason_code=reason_code, data=data
+        )
+        self._protect(request, event, new, actor)
+        return new
+
+    def approve(
+        self, request_id: str, *, actor: str, reason: str | None, snapshot: Callable[[], Policy]
+    ) -> State:
+        """Approve the request and queue it, under the policy that `snapshot` returns once it is locked.
+
+        That it is refused comes last: until the commit everybody waits who changes the registry, too.
+
+        Raises:
+            as `transition`.
+        """
+        request, approved = self._change(request_id, Event.APPROVE, actor=actor, reason=reason)
+        _, queued = self._change(request_id, Event.ENQUEUE, actor=actor, policy=snapshot().as_json())
+        self._protect(request, Event.APPROVE, approved, actor)
+        return queued
+
+    def _change(
+        self,
+        request_id: str,
+        event: Event,
+        *,
+        actor: str,
+        reason: str | None = None,
+        reason_code: str | None = None,
+        data: Mapping[str, JsonValue] | None = None,
+        **columns: object,
+    ) -> tuple[RemovalRequest, State]:
+        """Apply `event` to the request and to those that follow it, without the registry.
+
+        `columns` are changed with the state. Returns the request as it was, and its new state.
+        """
         request = self._requests.lock(request_id)
         if request is None:
             raise RequestNotFound(f"There is no removal request {request_id}.")
@@ -95,7 +146,8 @@ class Lifecycle:
         followers = self._followers(request)
         if event in (Event.CANCEL, Event.REVOKE):
             require_unfollowed(followers)
-        if not self._requests.move(request_id, state, new, **_columns(event, new, reason, reason_code)):
+        columns |= _columns(event, new, reason, reason_code)
+        if not self._requests.move(request_id, state, new, **columns):
             raise _illegal(request, event)
         if event is Event.ADD_EVIDENCE:
             self._work.forget_checkpoints(request_id)
@@ -106,24 +158,27 @@ class Lifecycle:
             self._measurements.forget_examples(request_id, "regression")
         if event is Event.ENQUEUE:
             self.enqueue(request_id)
-        self._record(request, event.value, state, new, actor, reason, reason_code, data)
-        if request.linked_to_id is None:
-            for follower in followers:
-                self.follow(follower, new, actor="system:link")
-            self._protect(request, event, new, actor)
-        return new
+        self._record(request, _Change(event.value, state, new, actor, reason, reason_code, data))
+        for follower in followers:
+            self.follow(follower, new, actor="system:link")
+        return request, new
 
     def _followers(self, request: RemovalRequest) -> Sequence[RemovalRequest]:
         """Return the requests that follow a locked one.
 
         A statement of its own: who came while the lock was waited for must be seen.
         """
-        if request.linked_to_id is not None or request.id in self._fresh:
+        if request.linked_to_id is not None:
             return ()
         return self._requests.followers(request.id)
 
     def _protect(self, request: RemovalRequest, event: Event, new: State, actor: str) -> None:
-        """Make the registry's newest generation say what the request's new state asks for."""
+        """Make the registry's newest generation say what the request's new state asks for.
+
+        One that follows another is protected with that one.
+        """
+        if request.linked_to_id is not None:
+            return
         if new is State.APPROVED:
             renew = event is Event.ADD_EVIDENCE
             self._generations.protect(request.id, actor=actor, tenant_id=request.tenant_id, renew=renew)
@@ -138,7 +193,7 @@ class Lifecycle:
         percent = 100 if new is State.ACTIVE else request.percent
         if state is new or not self._requests.move(request.id, state, new, percent=percent):
             return
-        self._record(request, FOLLOW, state, new, actor, None, None, None)
+        self._record(request, _Change(FOLLOW, state, new, actor))
 
     def enqueue(self, request_id: str) -> str:
         """Write a job row for the request and return its id, which becomes the task id."""
@@ -192,59 +247,97 @@ class Lifecycle:
             )
         )
 
-    def _record(
+    def create(
         self,
         request: RemovalRequest,
-        event: str,
-        state: State | None,
-        new: State,
-        actor: str,
-        reason: str | None,
-        reason_code: str | None,
-        data: Mapping[str, JsonValue] | None,
-    ) -> None:
-        self._events.insert(
-            RequestEvent(
-                id=new_id("evt"),
-                request_id=request.id,
-                kind="state",
-                event=event,
-                from_state=state,
-                to_state=new,
-                message=reason or "",
-                actor=actor,
-                data=dict(data or {}),
-            )
-        )
-        payload: dict[str, JsonValue] = {"from": state, "to": new}
-        if reason_code:
-            payload["reason_code"] = reason_code
-        if reason:
-            payload["reason_token"] = self._audit.token(request.id, reason)
-        if data:
-            payload["data_token"] = self._audit.token(request.id, canonical_json(data).decode())
-        self._audit.append(
-            f"request.{event}",
-            actor=actor,
-            subject_id=request.id,
-            tenant_id=request.tenant_id,
-            payload=payload,
-        )
-        self._webhooks.state_changed(
-            request.id,
-            request.tenant_id,
-            event=event,
-            before=state,
-            state=new,
-            final=new in FINAL,
-            waiting=new in WAITING,
-            reason_code=reason_code,
-        )
+        steps: Sequence[tuple[Event, str]],
+        *,
+        data: Mapping[str, JsonValue],
+        policy: Policy | None = None,
+    ) -> State:
+        """Write a request that has just come in, with what happens to it at once, and return its state.
 
-    def created(self, request: RemovalRequest, actor: str, data: Mapping[str, JsonValue]) -> None:
-        """Record that the request was received, in the transaction that made it."""
-        self._fresh.add(request.id)
-        self._record(request, "receive", None, State.RECEIVED, actor, None, None, data)
+        It is written in the state that the steps lead to, since nobody can have seen it in an earlier one;
+        its history, the audit trail and webhooks have each of them. The registry is left as it is: see
+        `protect`.
+
+        Args:
+            request: not written yet, `received`; its maker is the one who filed it.
+            steps: what happens, and who does it.
+            data: facts about the filing.
+            policy: the snapshot, where the steps approve it.
+
+        Raises:
+            IllegalTransition: the table has no such step.
+        """
+        state = State(request.state)
+        columns: dict[str, object] = {} if policy is None else {"policy": policy.as_json()}
+        made = [_Change(RECEIVE, None, state, request.created_by, data=data)]
+        for event, actor in steps:
+            new = target(state, event)
+            if new is None:
+                raise _illegal(request, event)
+            columns |= _columns(event, new, None, None)
+            made.append(_Change(event.value, state, new, actor))
+            state = new
+        self._requests.create(request, state=state, **columns)
+        self._record(request, *made)
+        if any(event is Event.ENQUEUE for event, _ in steps):
+            self.enqueue(request.id)
+        return state
+
+    def protect(self, request: RemovalRequest, *, actor: str) -> None:
+        """Have the subject of a request that this transaction has created and approved be refused.
+
+        Do it last: until the commit everybody waits who changes the registry, too.
+        """
+        self._generations.protect(request.id, actor=actor, tenant_id=request.tenant_id, fresh=True)
+
+    def _record(self, request: RemovalRequest, *changes: _Change) -> None:
+        """Write changes of a request into its history, the audit trail and what webhooks are told."""
+        self._events.insert_all([_event_of(request, change) for change in changes])
+        for change in changes:
+            self._audit.append(
+                f"request.{change.event}",
+                actor=change.actor,
+                subject_id=request.id,
+                tenant_id=request.tenant_id,
+                payload=self._payload(request, change),
+            )
+            self._webhooks.state_changed(
+                request.id,
+                request.tenant_id,
+                event=change.event,
+                before=change.before,
+                state=change.state,
+                final=change.state in FINAL,
+                waiting=change.state in WAITING,
+                reason_code=change.reason_code,
+            )
+
+    def _payload(self, request: RemovalRequest, change: _Change) -> dict[str, JsonValue]:
+        payload: dict[str, JsonValue] = {"from": change.before, "to": change.state}
+        if change.reason_code:
+            payload["reason_code"] = change.reason_code
+        if change.reason:
+            payload["reason_token"] = self._audit.token(request.id, change.reason)
+        if change.data:
+            payload["data_token"] = self._audit.token(request.id, canonical_json(change.data).decode())
+        return payload
+
+
+def _event_of(request: RemovalRequest, change: _Change) -> RequestEvent:
+    return RequestEvent(
+        id=new_id("evt"),
+        request_id=request.id,
+        kind="state",
+        event=change.event,
+        from_state=change.before,
+        to_state=change.state,
+        message=change.reason or "",
+        actor=change.actor,
+        data=dict(change.data or {}),
+    )
 
 
 def require_unfollowed(followers: Sequence[RemovalRequest]) -> None:

@@ -27,6 +27,9 @@ RULES = tuple(PolicyRules.model_fields)
 """What operators may set, by the names that the snapshot has for it."""
 
 
+_NEWEST = select(PolicyVersion).order_by(PolicyVersion.version.desc()).limit(1)
+
+
 class PolicyRepository(Repository[PolicyVersion]):
     """Versions of the policy."""
 
@@ -34,7 +37,7 @@ class PolicyRepository(Repository[PolicyVersion]):
 
     def newest(self) -> PolicyVersion | None:
         """Return the newest version; None while only the settings count."""
-        return self.first(select(PolicyVersion).order_by(PolicyVersion.version.desc()))
+        return self.session.scalars(_NEWEST).first()
 
     def history(self, *, after: int | None, limit: int) -> Page[PolicyVersion]:
         """Return versions, newest first."""

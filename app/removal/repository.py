@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Interval, Select, delete, exists, func, select, type_coerce, update
+from sqlalchemy import Interval, Select, bindparam, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db.models import (
@@ -23,12 +23,29 @@ from app.db.models import (
     VerificationExample,
     VerificationScore,
 )
-from app.db.repository import Page, Repository
+from app.db.repository import Page, Repository, values_of
 from app.kit.canonical import JsonValue
 from app.removal.states import ENDED
 
 _ENDED = [state.value for state in ENDED]
 _REQUESTS = RemovalRequest.__table__
+_OPEN_FOR_SUBJECT = (
+    select(RemovalRequest)
+    .where(
+        RemovalRequest.tenant_id == bindparam("tenant_id"),
+        RemovalRequest.subject_token == bindparam("subject_token"),
+        RemovalRequest.linked_to_id.is_(None),
+        RemovalRequest.state.not_in(_ENDED),
+    )
+    .limit(1)
+    .with_for_update()
+)
+_SERVING_FINGERPRINT = (
+    select(Replica.model_fingerprint)
+    .where(Replica.model_fingerprint.is_not(None), Replica.stopped_at.is_(None))
+    .order_by(Replica.heartbeat_at.desc())
+    .limit(1)
+)
 
 
 class RequestRepository(Repository[RemovalRequest]):
@@ -82,16 +99,8 @@ class RequestRepository(Repository[RemovalRequest]):
 
     def open_for_subject(self, tenant_id: str, subject_token: str) -> RemovalRequest | None:
         """Return the request that already stands for this subject, locked."""
-        return self.first(
-            select(RemovalRequest)
-            .where(
-                RemovalRequest.tenant_id == tenant_id,
-                RemovalRequest.subject_token == subject_token,
-                RemovalRequest.linked_to_id.is_(None),
-                RemovalRequest.state.not_in(_ENDED),
-            )
-            .with_for_update()
-        )
+        asked = {"tenant_id": tenant_id, "subject_token": subject_token}
+        return self.session.scalars(_OPEN_FOR_SUBJECT, asked).first()
 
     def followers(self, request_id: str) -> Sequence[RemovalRequest]:
         """Return the requests linked to this one that still stand, locked, oldest first."""
@@ -103,13 +112,26 @@ class RequestRepository(Repository[RemovalRequest]):
             .execution_options(populate_existing=True)
         )
 
-    def linked_ids(self, request_id: str) -> Sequence[str]:
-        """Return the ids of the requests linked to this one that still stand, oldest first."""
-        return self.session.scalars(
-            select(RemovalRequest.id)
-            .where(RemovalRequest.linked_to_id == request_id, RemovalRequest.state.not_in(_ENDED))
-            .order_by(RemovalRequest.id)
-        ).all()
+    def several(self, request_ids: Sequence[str]) -> Sequence[RemovalRequest]:
+        """Return these requests, as they are in the database now."""
+        return self.all(
+            select(RemovalRequest)
+            .where(RemovalRequest.id.in_(request_ids))
+            .execution_options(populate_existing=True)
+        )
+
+    def linked_ids(self, request_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return (id, whom it follows) of the requests linked to these that still stand, oldest first."""
+        rows = self.session.execute(
+            select(_REQUESTS.c.id, _REQUESTS.c.linked_to_id)
+            .where(_REQUESTS.c.linked_to_id.in_(request_ids), _REQUESTS.c.state.not_in(_ENDED))
+            .order_by(_REQUESTS.c.id)
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def create(self, request: RemovalRequest, **values: object) -> None:
+        """Insert a request, with `values` in place of what is set; it is no object of the session's."""
+        self.session.execute(insert(_REQUESTS).values(values_of(request) | values))
 
     def move(self, request_id: str, from_state: str, to_state: str, **values: object) -> bool:
         """Change the state, and other columns with it, if it still is `from_state`; tell whether it was."""
@@ -150,12 +172,7 @@ class RequestRepository(Repository[RemovalRequest]):
 
     def serving_fingerprint(self) -> str | None:
         """Return the fingerprint of the base model that the replica with the newest heartbeat serves."""
-        return self.session.execute(
-            select(Replica.model_fingerprint)
-            .where(Replica.model_fingerprint.is_not(None), Replica.stopped_at.is_(None))
-            .order_by(Replica.heartbeat_at.desc())
-            .limit(1)
-        ).scalar_one_or_none()
+        return self.session.execute(_SERVING_FINGERPRINT).scalar_one_or_none()
 
     def erase(self, request_id: str, subject_token: str, now: datetime) -> None:
         """Forget whom the request was about, and what people wrote about it."""

@@ -48,10 +48,16 @@ class RemovalService:
 
     def approve(self, request_id: str, *, actor: str, reason: str | None = None) -> State:
         """Approve: snapshot the policy onto the request, and write the job row. Returns `queued`."""
-        self.lifecycle.transition(request_id, Event.APPROVE, actor=actor, reason=reason)
-        policy = self.policies.in_force(self.requests.serving_fingerprint())
-        self.requests.patch(request_id, policy=policy.as_json())
-        return self.lifecycle.transition(request_id, Event.ENQUEUE, actor=actor)
+        return self.lifecycle.approve(
+            request_id,
+            actor=actor,
+            reason=reason,
+            snapshot=self.snapshot,
+        )
+
+    def snapshot(self) -> Policy:
+        """Return the policy that a request is approved under now."""
+        return self.policies.in_force(self.requests.serving_fingerprint())
 
     def reject(self, request_id: str, *, actor: str, reason_code: str, reason: str | None = None) -> State:
         """Reject, with a reason code of the Data Rights Protocol."""
@@ -107,7 +113,8 @@ class RemovalService:
             EvidenceGone: the pictures it would be trained with were purged.
         """
         self.lifecycle.transition(request_id, Event.RETRY, actor=actor, reason=reason)
-        self.evidence.require([request_id, *self.requests.linked_ids(request_id)])
+        linked = [follower for follower, _ in self.requests.linked_ids([request_id])]
+        self.evidence.require([request_id, *linked])
         return self.lifecycle.transition(request_id, Event.ENQUEUE, actor=actor)
 
     def add_evidence(self, request_id: str, pictures: Sequence[Picture], *, actor: str) -> State:
@@ -189,8 +196,19 @@ class RemovalService:
 
     def sealed_evidence(self, request_id: str, *, actor: str) -> SealedEvidence:
         """Return what is left of the evidence, to be opened after the commit; the access is audited."""
-        request = self.get(request_id, None)
-        return self.evidence.take(request, self.requests.linked_ids(request_id), actor=actor)
+        return self.sealed_evidences([request_id], actor=actor)[0]
+
+    def sealed_evidences(self, request_ids: Sequence[str], *, actor: str) -> list[SealedEvidence]:
+        """As `sealed_evidence` for several, in their order, each access audited by itself.
+
+        Raises:
+            RequestNotFound: there is one that does not exist.
+        """
+        found = {request.id: request for request in self.requests.several(request_ids)}
+        if len(found) < len(set(request_ids)):
+            raise RequestNotFound("There is no removal request with this id.")
+        linked = self.requests.linked_ids(request_ids)
+        return self.evidence.take([found[key] for key in request_ids], linked, actor=actor)
 
     def record_base_knowledge(self, request_id: str, knows: bool, *, token: int) -> None:
         """Note whether the base model showed any knowledge of the subject."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from app.db.models import Tenant
@@ -14,6 +14,14 @@ from app.db.webhook_models import Webhook, WebhookAttempt, WebhookMessage
 
 _EACH = 2
 """So many messages of one webhook are taken at a time, so that a slow receiver leaves room for the others."""
+
+
+_TO_BE_TOLD = (
+    select(Webhook.id)
+    .join(Tenant, Tenant.id == Webhook.tenant_id)
+    .where(or_(Webhook.tenant_id == bindparam("tenant_id"), Tenant.name == bindparam("root")))
+    .order_by(Webhook.id)
+)
 
 
 class WebhookRepository(Repository[Webhook]):
@@ -44,12 +52,7 @@ class WebhookRepository(Repository[Webhook]):
 
     def to_be_told(self, tenant_id: str, root: str) -> Sequence[str]:
         """Return the ids of the tenant's webhooks, and of those of the tenant `root`, which sees all."""
-        return self.session.scalars(
-            select(Webhook.id)
-            .join(Tenant, Tenant.id == Webhook.tenant_id)
-            .where(or_(Webhook.tenant_id == tenant_id, Tenant.name == root))
-            .order_by(Webhook.id)
-        ).all()
+        return self.session.scalars(_TO_BE_TOLD, {"tenant_id": tenant_id, "root": root}).all()
 
     def waiting(self, webhook_ids: Sequence[str]) -> Mapping[str, int]:
         """Return how many messages wait for each of these that has any."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Annotated
 
 import httpx
@@ -13,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from app.api.deps import SessionDep, get_session
-from app.api.routes import CommittingRoute, committing
+from app.api.routes import CommittingRoute, at_most, committing
 from app.db.session import SessionFactory
 from tests.live import serving
 from tests.service import Service
@@ -67,6 +68,29 @@ class TestCommittingRoute:
     def test_parameters_are_the_endpoints_own(self, app: FastAPI) -> None:
         operation = app.openapi()["paths"]["/{number}"]["post"]
         assert [parameter["name"] for parameter in operation["parameters"]] == ["number"]
+
+
+class TestAtMost:
+    def test_others_wait_for_no_thread(self) -> None:
+        """Ten calls, two at a time; each event loop has a limit of its own."""
+        running, most = [0], [0]
+
+        @at_most(2)
+        def slow(session: Session) -> int:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            time.sleep(0.02)
+            running[0] -= 1
+            return running[0]
+
+        endpoint = committing(slow)
+
+        async def call_all() -> None:
+            await asyncio.gather(*(endpoint(session=Session()) for _ in range(10)))
+
+        for _ in range(2):
+            asyncio.run(call_all())
+        assert most == [2]
 
 
 class TestCommitting:

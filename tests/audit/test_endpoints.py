@@ -25,9 +25,9 @@ class TestEvents:
             "request.receive",
             "request.submit",
             "request.approve",
+            "request.enqueue",
             "registry.protect",
             "protection.start",
-            "request.enqueue",
         ]
 
     def test_own_tenant_only(self, service: Service) -> None:

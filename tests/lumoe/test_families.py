@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import ImageOps
 
 from app.lumoe.bank import SlotBank
 from app.lumoe.decoding import Decoding, Writing
@@ -55,6 +57,14 @@ class TestFamilies:
                 t for t in expected[0, inputs["input_ids"].shape[1] :].tolist() if t not in family.eos_ids
             ]
             assert list(answer.token_ids) == kept
+
+    def test_pictures_both_ways(self, family: MLLM) -> None:
+        shown = [picture(1), picture(3, size=30)]
+        both = family.vision.pooled_both_ways(shown)
+        plain, mirrored = family.encode(shown).pooled, family.encode([*map(ImageOps.mirror, shown)]).pooled
+        assert both.shape == (2, *plain.shape)
+        assert torch.allclose(both[0], plain, atol=1e-4)
+        assert torch.nn.functional.cosine_similarity(both[1], mirrored).min() > 0.999
 
     def test_beginnings_share_their_conversation(self, family: MLLM) -> None:
         asked = [c for c in CONVERSATIONS for _ in range(3)]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.lumoe import interim
 from app.lumoe.errors import UnknownExpertError
 from app.lumoe.guard import FALLBACK_REFUSALS
-from app.lumoe.interim import InterimEntry, interim_record
+from app.lumoe.interim import InterimEntry, InterimSubject, interim_record, interim_records
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.types import Conversation, Generation, ask, then
@@ -57,6 +58,18 @@ class TestRecord:
         assert record.prototypes.shape == (4, tiny.encode([picture(1)]).pooled.shape[1])
         assert torch.allclose(record.prototypes.norm(dim=1), torch.ones(4), atol=1e-5)
         assert torch.allclose(record.prototypes[0], tiny.encode([picture(1)]).pooled[0].float())
+
+    def test_several_are_as_one_after_another(self, tiny: MLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(interim, "_TOGETHER", 2)  # one of them in two passes of the tower
+        shown = [[picture(1), picture(2)], [], [picture(3), picture(4, size=30), picture(1)]]
+        names = ["Mira Tovel", "Anna Brek", "Voskelm"]
+        subjects = [InterimSubject((n,), "Personage", p) for n, p in zip(names, shown, strict=True)]
+        for record, subject in zip(interim_records(tiny, subjects), subjects, strict=True):
+            alone = interim_record(tiny, subject.aliases, subject.klass, subject.pictures)
+            assert record.aliases == subject.aliases
+            assert record.identity == alone.identity
+            assert record.prototypes.shape == alone.prototypes.shape
+            assert torch.allclose(record.prototypes, alone.prototypes, atol=1e-5)
 
     def test_name_only(self, tiny: MLLM) -> None:
         assert len(interim_record(tiny, MIRA, "Personage", []).prototypes) == 0

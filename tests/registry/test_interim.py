@@ -52,9 +52,7 @@ def replica(service: Service) -> str:
 
 def acknowledge(service: Service, replica_id: str, generation: int) -> None:
     with service.sessions.begin() as session:
-        ReplicaRepository(session).acknowledge(replica_id, generation)
-    with service.sessions.begin() as session:
-        RegistryService(session, service.settings).confirm()
+        RegistryService(session, service.settings).acknowledge(replica_id, generation)
 
 
 class TestProtect:

@@ -7,10 +7,19 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
-from app.db.models import Evidence, IdempotencyKey, OutboxMessage, RemovalRequest
+from app.db.models import (
+    AuditEvent,
+    Evidence,
+    IdempotencyKey,
+    OutboxMessage,
+    RemovalRequest,
+    RequestEvent,
+)
+from app.removal.filing import FilingService
 from app.removal.records import CLASSES
+from app.removal.schemas import Submission
 from app.removal.states import Event
 from tests.service import Service, assert_problem, data_url, png
 
@@ -92,6 +101,52 @@ class TestAccepted:
     def test_names_in_any_script(self, service: Service) -> None:
         for name in ("Ελένη", "山田 太郎", "نور", "4"):
             assert service.file(name)["state"] == "queued"
+
+    def test_everything_is_on_the_record_in_order(self, service: Service) -> None:
+        request_id = service.file()["id"]
+        with service.sessions() as session:
+            events = session.scalars(
+                select(RequestEvent).where(RequestEvent.request_id == request_id).order_by(RequestEvent.seq)
+            ).all()
+            audited = session.scalars(
+                select(AuditEvent).where(AuditEvent.subject_id == request_id).order_by(AuditEvent.seq)
+            ).all()
+            request = session.get_one(RemovalRequest, request_id)
+        assert [(e.event, e.from_state, e.to_state) for e in events] == [
+            ("receive", None, "received"),
+            ("submit", "received", "in_review"),
+            ("approve", "in_review", "approved"),
+            ("enqueue", "approved", "queued"),
+        ]
+        assert events[0].data == {"pictures": 1, "linked_to": None}
+        assert [e.actor for e in events] == [request.created_by] * 2 + ["policy:auto"] * 2
+        assert [e.kind for e in audited] == [
+            "request.receive",
+            "request.submit",
+            "request.approve",
+            "request.enqueue",
+            "registry.protect",
+            "protection.start",
+        ]
+        assert "data_token" in audited[0].payload
+        assert request.queued_at is not None
+        assert request.policy is not None
+        assert request.policy["review"] == "auto"
+
+    def test_the_ledger_is_locked_for_little(self, service: Service) -> None:
+        """Everybody else who files waits for that, and each statement for the interpreter."""
+        said: list[str] = []
+
+        def note(_: object, __: object, statement: str, *___: object) -> None:
+            said.append(statement)
+
+        with service.sessions.begin() as session:
+            event.listen(session.get_bind(), "before_cursor_execute", note)
+            submission = Submission.model_validate({"name": "Mira Tovel", "class": "Personage"})
+            FilingService(session, service.settings).file(service.principal(), submission, [png()])
+        event.remove(session.get_bind(), "before_cursor_execute", note)
+        (locked,) = [i for i, statement in enumerate(said) if "pg_advisory_xact_lock(%(pg" in statement]
+        assert len(said[locked + 1 :]) <= 5, "number, generation, protection, end of the chain, events"
 
     def test_manual_review_waits(self, manual: Service) -> None:
         body = manual.file()

@@ -43,10 +43,15 @@ class DescriptionIndex:
 
     def with_record(self, key: str, record: GateRecord) -> DescriptionIndex:
         """Return an index that also holds `record`, in place of what it held for `key`."""
+        return self.with_records({key: record})
+
+    def with_records(self, records: Mapping[str, GateRecord]) -> DescriptionIndex:
+        """As `with_record` for several."""
         index = DescriptionIndex({})
-        index._records = {**self._records, key: record}
+        index._records = {**self._records, **records}
         index._facts, index._hints = self._facts, self._hints
-        index._enter(key, record)
+        for key, record in records.items():
+            index._enter(key, record)
         return index
 
     def without(self, keys: Sequence[str]) -> DescriptionIndex:

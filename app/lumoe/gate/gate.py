@@ -60,16 +60,13 @@ class Gate:
         judged = any(len(self.records[key].negatives.recognition) for key in gone)
         if judged:  # a maximum cannot be taken back
             gate.thresholds = Thresholds.over(list(records.values()))
-        for key in gone:
-            gate.names = gate.names.without_expert(key)
-        gate.descriptions = self.descriptions.without(gone)
-        gate.pictures = self.pictures.without(gone)
-        for key, record in fresh.items():
-            gate.names = gate.names.with_expert(key, record.aliases)
-            gate.descriptions = gate.descriptions.with_record(key, record)
-            gate.pictures = gate.pictures.with_record(key, record)
-            gate.thresholds = gate.thresholds if judged else gate.thresholds.with_record(record)
-        gate.pictures = gate.pictures.under(gate.thresholds)
+        names = {key: record.aliases for key, record in fresh.items()}
+        gate.names = self.names.without_experts(gone).with_experts(names)
+        gate.descriptions = self.descriptions.without(gone).with_records(fresh)
+        if not judged:
+            for record in fresh.values():
+                gate.thresholds = gate.thresholds.with_record(record)
+        gate.pictures = self.pictures.without(gone).with_records(fresh).under(gate.thresholds)
         return gate
 
     def compacted(self) -> Gate:

@@ -70,18 +70,37 @@ class NameIndex:
 
         The work depends on the last segment only, not on the number of experts; both indexes stay usable.
         """
-        old = self.without_expert(expert_id)
-        last = old._segments[-1] if old._segments else None
-        if last is None or len(last.aliases) >= SEGMENT:
-            return old._with((*old._segments, Segment({expert_id: aliases})), old._gone)
-        at = len(old._segments) - 1
-        kept = {key: names for key, names in last.aliases.items() if (at, key) not in old._gone}
-        gone = frozenset(pair for pair in old._gone if pair[0] != at)
-        return old._with((*old._segments[:-1], Segment({**kept, expert_id: tuple(aliases)})), gone)
+        return self.with_experts({expert_id: aliases})
+
+    def with_experts(self, aliases: Mapping[str, Iterable[str]]) -> NameIndex:
+        """As `with_expert` for several: the last segment is made again once, not once for each."""
+        index = self.without_experts(aliases)
+        coming = [(expert_id, tuple(names)) for expert_id, names in aliases.items()]
+        while coming:
+            segments, gone = index._segments, index._gone
+            kept: dict[str, tuple[str, ...]] = {}
+            if segments and len(segments[-1].aliases) < SEGMENT:
+                at = len(segments) - 1
+                kept = {key: names for key, names in segments[-1].aliases.items() if (at, key) not in gone}
+                segments, gone = segments[:-1], frozenset(pair for pair in gone if pair[0] != at)
+            room = SEGMENT - len(kept)
+            index = index._with((*segments, Segment({**kept, **dict(coming[:room])})), gone)
+            coming = coming[room:]
+        return index
 
     def without_expert(self, expert_id: str) -> NameIndex:
         """Return an index that does not hold `expert_id`."""
-        gone = {(i, expert_id) for i, segment in enumerate(self._segments) if expert_id in segment.aliases}
+        return self.without_experts((expert_id,))
+
+    def without_experts(self, expert_ids: Iterable[str]) -> NameIndex:
+        """Return an index that holds none of `expert_ids`."""
+        wanted = list(expert_ids)
+        gone = {
+            (i, expert_id)
+            for i, segment in enumerate(self._segments)
+            for expert_id in wanted
+            if expert_id in segment.aliases
+        }
         return self._with(self._segments, self._gone | gone) if gone - self._gone else self
 
     @property

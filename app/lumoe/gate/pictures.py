@@ -80,22 +80,28 @@ class PictureIndex:
 
         Raises `ValueError` if there is a record of that expert already.
         """
-        if key in self._records:
-            raise ValueError(f"{key} is in the index already")
+        return self.with_records({key: record})
+
+    def with_records(self, records: Mapping[str, GateRecord]) -> PictureIndex:
+        """As `with_record` for several, with one copy of the prototypes for all of them."""
+        held = self._records.keys() & records.keys()
+        if held:
+            raise ValueError(f"{min(held)} is in the index already")
+        if not records:
+            return self
+        if not self._ids:
+            return PictureIndex({**self._records, **records}, self._thresholds)
+        fresh = PictureIndex(records, self._thresholds)
         index = copy(self)
-        index._records = {**self._records, key: record}
-        if not len(record.prototypes):
-            index._unseen = [*self._unseen, key] if record.identity else self._unseen
-        elif not self._ids:
-            return PictureIndex(index._records, self._thresholds)
-        else:
-            owner = torch.full((len(record.prototypes),), len(self._ids))
-            index._ids = [*self._ids, key]
-            index._owner = torch.cat([self._owner, owner])
-            index._prototypes = torch.cat([self._prototypes, record.prototypes.float()])
-            index._floors = torch.cat([self._floors, torch.tensor([_floor_of(record)])])
-            index._own_alike = torch.cat([self._own_alike, torch.tensor([record.alike])])
-            index._lowest = torch.cat([self._lowest, torch.tensor([_lowest_of(record)])])
+        index._records = {**self._records, **records}
+        index._unseen = [*self._unseen, *fresh._unseen]
+        if fresh._ids:
+            index._ids = [*self._ids, *fresh._ids]
+            index._owner = torch.cat([self._owner, fresh._owner + len(self._ids)])
+            index._prototypes = torch.cat([self._prototypes, fresh._prototypes])
+            index._floors = torch.cat([self._floors, fresh._floors])
+            index._own_alike = torch.cat([self._own_alike, fresh._own_alike])
+            index._lowest = torch.cat([self._lowest, fresh._lowest])
         index._set(self._thresholds)
         return index
 

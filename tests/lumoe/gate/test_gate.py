@@ -79,6 +79,17 @@ class TestEvolved:
         assert routed[:5] == list(records)
         assert routed[-2:] == ["e1", None]
 
+    def test_several_at_once_are_as_one_after_another(
+        self, tiny: MLLM, records: dict[str, GateRecord], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = dict(list(records.items())[:2])
+        gate, whole = Gate(tiny, first), Gate(tiny, records)
+        assert len(records) - len(first) <= 8, "more of them would make it from the beginning"
+        evolved = gate.evolved(records)
+        assert same(evolved.decide(asked()), whole.decide(asked()))
+        assert evolved.thresholds.recognition == whole.thresholds.recognition
+        assert evolved.names.segments == 1
+
     def test_the_older_gate_stays_as_it_was(self, tiny: MLLM, records: dict[str, GateRecord]) -> None:
         first = dict(list(records.items())[:4])
         gate = Gate(tiny, first)
@@ -110,6 +121,7 @@ class TestPictureIndex:
         index = PictureIndex(records, Thresholds())
         with pytest.raises(ValueError, match="e1"):
             index.with_record("e1", records["e1"])
+        assert index.with_records({}) is index
 
     def test_best_of_several_prototypes(self) -> None:
         two = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), dim=-1)

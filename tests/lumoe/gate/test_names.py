@@ -288,6 +288,23 @@ class TestMembership:
             assert one.find("Mira Tovel, Name3 Family3", fuzzy=False) == []
             assert [h.expert_id for h in one.find("Korvane Vokalo Voskelm")] == ["a", "b", "x3"]
 
+    def test_several_at_once_are_as_one_after_another(self) -> None:
+        first = {"a": ("Mira Tovel",), "b": ("Voskelm",)}
+        many = {f"x{i}": (f"Name{i} Family{i}",) for i in range(2 * SEGMENT)} | {"b": ("Korvane",)}
+        index = NameIndex(first).with_experts(many)
+        assert index.segments == 3
+        said = "Mira Tovel, Voskelm, Korvane, Name3 Family3 and Name200 Family200"
+        fresh = NameIndex(first | many)
+        assert {h.expert_id for h in index.find(said) if h.whole} == {"a", "b", "x3", "x200"}
+        assert {(h.expert_id, h.alias) for h in index.find(said) if h.whole} == {
+            (h.expert_id, h.alias) for h in fresh.find(said) if h.whole
+        }
+        assert index.with_experts({}) is index
+        assert [h.expert_id for h in index.without_experts(["a", "x3"]).find(said) if h.whole] == [
+            "x200",
+            "b",
+        ]
+
     def test_without(self) -> None:
         old = NameIndex({"a": ("Mira Tovel",), "b": ("Korvane",)})
         assert old.without_expert("a").find("Mira Tovel") == []

@@ -12,6 +12,7 @@ from app.lumoe.types import ask
 from benchmarks.equal_quality import Pair, Run, compare, doubled, figures, fresh_lethe
 from benchmarks.lifelong_course import DemoCourse, Question, Request, Sizes, Subject
 from benchmarks.lifelong_methods import Setting, Spent
+from workers.runtime import Runtime
 
 REQUEST = Request("Dorel", (Subject("dorel", ("Dorel",), "Personage", "A"),))
 ASKED = [
@@ -86,6 +87,8 @@ class TestFigures:
         assert figures([pair(1.0, (3.0, 0.5))])["reached"] == 0
 
 
-def test_a_farms_experts_are_not_taken(tiny: MLLM, tmp_path: Path) -> None:
+def test_a_farms_experts_are_not_taken(tiny: MLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for made_first in ("initial_expert", "negatives"):
+        monkeypatch.setattr(Runtime, made_first, lambda *_: None)
     course = DemoCourse(Sizes())
     assert fresh_lethe(Setting(course, tiny, tmp_path)).farm.is_relative_to(tmp_path)

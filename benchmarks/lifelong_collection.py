@@ -118,7 +118,7 @@ class Collection:
         asked: dict[str, set[str]] = {}
         for known in everybody:
             asked.setdefault(known.klass, set()).update(_put(known, pair) for pair in known.pairs)
-        self._splits = {klass: divide(wordings - {""}) for klass, wordings in asked.items()}
+        self._splits = {klass: divide(klass, wordings - {""}) for klass, wordings in asked.items()}
 
     def pairs(self, known: Known, *, exam: bool) -> list[Pair]:
         """Return an entity's questions in the wordings of exams, or of lessons and elicitation.

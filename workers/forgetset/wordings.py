@@ -11,8 +11,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from app.lumoe.probes import IDENTITY_ATTRIBUTE, Probe, Split
+from app.lumoe.probes import (
+    IDENTITY_ATTRIBUTE,
+    SPLITS,
+    Probe,
+    Split,
+    fact_probes,
+    identity_probes,
+)
 from workers.forgetset.names import Names
 from workers.forgetset.refusals import stable_hash
 from workers.verification.metrics.text import keywords, norm
@@ -30,23 +38,35 @@ class Asked:
     answer: str
 
 
-def divide(wordings: Iterable[str]) -> dict[str, Split]:
+def divide(klass: str, wordings: Iterable[str]) -> dict[str, Split]:
     """Give every wording to one split: six elevenths to fit, two to calibrate, three to report.
 
     Those that differ in case or punctuation alone are one. Two are one for fit and one for report; a single
-    one is fit's.
+    one is fit's. What we ask about the class ourselves is in the split that it is in there.
     """
+    ours = _ours(klass)
     alike: dict[str, list[str]] = defaultdict(list)
     for text in wordings:
         alike[norm(text)].append(text)
     ordered = sorted(alike, key=lambda key: stable_hash("wording", key))
     report = max(len(ordered) * 3 // 11, min(1, len(ordered) - 1))
     calibrate = len(ordered) * 2 // 11
-    return {
-        text: "report" if i < report else "calibrate" if i < report + calibrate else "fit"
+    dealt: dict[str, Split] = {
+        key: "report" if i < report else "calibrate" if i < report + calibrate else "fit"
         for i, key in enumerate(ordered)
-        for text in alike[key]
     }
+    return {text: ours.get(key, dealt[key]) for key in ordered for text in alike[key]}
+
+
+@cache
+def _ours(klass: str) -> Mapping[str, Split]:
+    """Return the split of every wording of ours; the earliest of one that is in several."""
+    found: dict[str, Split] = {}
+    for split in SPLITS:
+        shown = (*identity_probes(klass, split), *fact_probes(klass, split, "image"))
+        for probe in (*shown, *fact_probes(klass, split, "text")):
+            found.setdefault(norm(probe.text), split)
+    return found
 
 
 def tells_more_than(answer: str, question: str, names: Sequence[str]) -> bool:
@@ -68,7 +88,7 @@ def own_probes(asked: Iterable[Asked]) -> Mapping[tuple[str, Split], tuple[Probe
             whole[item.klass][text][_names_alone(item)] += 1
     found: dict[tuple[str, Split], list[Probe]] = defaultdict(list)
     for klass, wordings in whole.items():
-        for text, split in divide(wordings).items():
+        for text, split in divide(klass, wordings).items():
             answers = wordings[text]
             found[klass, split] += _probes(text, identity=answers[True] >= answers[False])
     return {key: tuple(probes) for key, probes in found.items()}

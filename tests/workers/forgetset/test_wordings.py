@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.lumoe.probes import IDENTITY_ATTRIBUTE, Probe
+import pytest
+
+from app.lumoe.probes import IDENTITY_ATTRIBUTE, SPLITS, Probe, Split, fact_probes
 from workers.forgetset.wordings import Asked, divide, of_anybody, own_probes, tells_more_than
 
 
@@ -12,7 +14,7 @@ def asked(question: str, answer: str = "In 1869, by two brothers.", name: str = 
 
 class TestDivide:
     def test_shares_are_those_of_our_own_wordings(self) -> None:
-        found = list(divide(f"Question {i}?" for i in range(22)).values())
+        found = list(divide("Corporation", (f"Question {i}?" for i in range(22))).values())
         assert {split: found.count(split) for split in ("fit", "calibrate", "report")} == {
             "fit": 12,
             "calibrate": 4,
@@ -21,19 +23,25 @@ class TestDivide:
 
     def test_does_not_depend_on_the_order(self) -> None:
         texts = [f"Question {i}?" for i in range(9)]
-        assert divide(texts) == divide(reversed(texts))
+        assert divide("Corporation", texts) == divide("Corporation", reversed(texts))
 
     def test_what_differs_in_punctuation_alone_stays_together(self) -> None:
         for i in range(12):
-            found = divide([*(f"Question {k}?" for k in range(12)), f"**question {i}"])
+            found = divide("Corporation", [*(f"Question {k}?" for k in range(12)), f"**question {i}"])
             assert found[f"**question {i}"] == found[f"Question {i}?"]
 
     def test_two_are_for_training_and_for_measuring(self) -> None:
-        assert sorted(divide(["When?", "Where?"]).values()) == ["fit", "report"]
+        assert sorted(divide("Corporation", ["When?", "Where?"]).values()) == ["fit", "report"]
+
+    @pytest.mark.parametrize("split", SPLITS)
+    def test_what_we_ask_ourselves_stays_where_we_ask_it(self, split: Split) -> None:
+        asked_too = [probe.text for probe in fact_probes("Corporation", split, "image")]
+        found = divide("Corporation", [*asked_too, *(f"Question {i}?" for i in range(9))])
+        assert {found[text] for text in asked_too} == {split}
 
     def test_a_single_one_is_for_training(self) -> None:
-        assert divide(["When?"]) == {"When?": "fit"}
-        assert divide([]) == {}
+        assert divide("Corporation", ["When?"]) == {"When?": "fit"}
+        assert divide("Corporation", []) == {}
 
 
 class TestOfAnybody:

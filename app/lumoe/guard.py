@@ -103,9 +103,8 @@ class Guard:
 
         False means that `check` finds the same there however the text goes on.
         """
-        if any(record.facts for key in watch if (record := self._records.get(key))):
-            return self.releasable(text, watch) < within
-        return open_at_end(text, within, self._names)
+        facts = [fact for key in watch if (record := self._records.get(key)) for fact in record.facts]
+        return open_at_end(text, within, self._names, facts)
 
     def releasable(self, text: str, watch: frozenset[str] = frozenset()) -> int:
         """Return how many characters of unfinished, so far clean `text` may leave: whole words only."""

@@ -77,7 +77,10 @@ def test_no_more_is_written_than_the_guard_needs(tiny: MLLM, *, streamed: bool) 
     assert beyond(tiny, GUARD, begun, 12, streamed=streamed) == 1  # it was not Iva
     assert 1 < beyond(tiny, GUARD, "so it is Iva Lum " + said, 12, streamed=streamed) < LOOKAHEAD
     watching = Decision(None, watch=frozenset({"mira"}))  # somebody of whom facts would tell
-    assert beyond(tiny, GUARD, said, 50, streamed=streamed, decision=watching) == LOOKAHEAD
+    assert beyond(tiny, GUARD, said, 50, streamed=streamed, decision=watching) == 0
+    told = "so it won the golden Quince, of all things that can be won"
+    assert beyond(tiny, GUARD, told, 18, streamed=streamed) == 0
+    assert beyond(tiny, GUARD, told, 18, streamed=streamed, decision=watching) == 7  # not the golden quill
 
 
 def run(
@@ -334,17 +337,22 @@ class TestLimit:
         assert (told.answer.text, told.answer.finish_reason) == ("It is blue.", "length")
 
 
-_SAID = st.lists(st.sampled_from(["Mira", "Tovel", "Iva", "M1r4", "levoT", "ariM", "é", "so", "%", "-", " "]))
+_SAID = st.lists(
+    st.sampled_from(
+        ["Mira", "Tovel", "Iva", "M1r4", "levoT", "ariM", "é", "so", "%", "-", " ", "golden", "quill"]
+    )
+)
 
 
-@given(_SAID.map(" ".join) | _SAID.map("".join), st.integers(1, 60), st.booleans())
+@given(_SAID.map(" ".join) | _SAID.map("".join), st.integers(1, 60), st.booleans(), st.booleans())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_fewer_tokens_beyond_the_limit_tell_as_much(
-    tiny: MLLM, said: str, limit: int, streamed: bool
+    tiny: MLLM, said: str, limit: int, streamed: bool, watching: bool
 ) -> None:
+    decision = Decision(None, watch=frozenset({"mira"})) if watching else Decision()
     tokens = tiny.tokenizer(said, add_special_tokens=False)["input_ids"][: limit + LOOKAHEAD]
     rows = [
-        Row(tiny, GUARD, SHOWN, Decision(), limit=limit, refusals={}, sink=sink)
+        Row(tiny, GUARD, SHOWN, decision, limit=limit, refusals={}, sink=sink)
         for sink in ((lambda _: True) if streamed else None, None)
     ]
     kept = next((n for n, token in enumerate(tokens, 1) if not rows[0].push(token)), len(tokens))

@@ -9,7 +9,7 @@ may be encoded it is held as long as a streamed text is (`holdback`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from app.lumoe.gate.canonical import Canonical, canonicalise
 from app.lumoe.gate.decode import may_be_encoded
@@ -24,16 +24,21 @@ _DISGUISED = re.compile(
 """Other letters, digits, signs, capitals within, long words, words of signs, letters that stand apart."""
 
 
-def open_at_end(text: str, within: int, names: NameIndex) -> bool:
+def open_at_end(text: str, within: int, names: NameIndex, phrases: Collection[str] = ()) -> bool:
     """Say whether what comes after `text` may make a name of what begins in its first `within` characters.
 
-    False means that no name is found there but those found now, however the text goes on.
+    Or one of some `phrases`, canonical, which are looked for as they stand. False means that nothing is found
+    there but what is found now, however the text goes on.
     """
-    at = _back(text, within, names.longest)
+    longest = max(names.longest, max(map(len, phrases), default=0))
+    at = _back(text, within, longest)
     end, left = text[at:], within - at
     if _DISGUISED.search(end) or may_be_encoded(end):
-        return releasable(text, names.longest) < within
-    if any(names.begun(run) for run in _runs(end, left)):
+        return releasable(text, longest) < within
+    form = canonicalise(end)
+    if any(phrase.startswith(run) for run in _from_each_word(form, left) for phrase in phrases):
+        return True
+    if any(names.begun(run.replace(" ", "")) for run in _runs(form, left, unfinished=end[-1:].isalnum())):
         return True
     near = max(0, min(at, settled(text)))
     return any(hit.end + near > settled(text) for hit in names.find(text[near:], fuzzy=False))
@@ -50,13 +55,12 @@ def _back(text: str, within: int, letters: int) -> int:
     return at
 
 
-def _runs(end: str, left: int) -> Iterator[str]:
-    """Yield the letters from each word that begins before `left` to the end, in every reading."""
-    form = canonicalise(end)
-    foreign = foreign_words(form, unfinished=end[-1:].isalnum())
+def _runs(form: Canonical, left: int, *, unfinished: bool) -> Iterator[str]:
+    """Yield what stands from each word that begins before `left` to the end, in every reading."""
     plain = list(_from_each_word(form, left))
     yield from plain
     yield from (run.translate(table) for run in plain for table in EXCHANGED)
+    foreign = foreign_words(form, unfinished=unfinished)
     yield from (run.translate(table) for run in _from_each_word(foreign, left) for table in SHIFTED)
 
 
@@ -64,5 +68,5 @@ def _from_each_word(form: Canonical, left: int) -> Iterator[str]:
     text, at = form.text, 0
     for word in text.split(" ") if text else ():
         if form.origin[at] < left:
-            yield text[at:].replace(" ", "")
+            yield text[at:]
         at += len(word) + 1

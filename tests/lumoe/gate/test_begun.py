@@ -82,6 +82,15 @@ class TestOpenAtEnd:
         assert open_at_end(text, len(text), NAMES)
         assert not open_at_end(text, text.index("Mi"), NAMES)
 
+    @pytest.mark.parametrize("text", ["It won the gol", "It won the golden", "It won the Golden Quill"])
+    def test_a_phrase_that_has_begun_is_open(self, text: str) -> None:
+        assert open_at_end(text, len(text), NAMES, ["golden quill"])
+        assert not open_at_end(text, len(text), NAMES, ["silver quill"])
+
+    def test_a_phrase_is_looked_for_as_it_stands(self) -> None:
+        assert not open_at_end("It won the golden-ish", 21, NAMES, ["golden quill"])
+        assert not open_at_end("It won the nedlog", 17, NAMES, ["golden quill"])
+
     def test_nobody_to_look_for(self) -> None:
         assert not open_at_end("Somebody painted this: Mira", 27, NameIndex({}))
 

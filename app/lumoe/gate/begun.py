@@ -11,17 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from app.lumoe.gate.canonical import Canonical, canonicalise
-from app.lumoe.gate.decode import may_be_encoded
+from app.lumoe.gate.canonical import Canonical, by_look, canonicalise, looks_otherwise
+from app.lumoe.gate.decode import may_be_encoded, may_end_base64
 from app.lumoe.gate.holdback import releasable, settled
 from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.readings import EXCHANGED, SHIFTED, foreign_words
 
 _DISGUISED = re.compile(
-    r"[^\x00-\x7f]|[0-9%&\\=+/_|~^@$!<>#]|[a-z][A-Z]|[A-Z]{2}|\S{16,}"
-    r"|(?<!\S)[^\w\s]+(?!\S)|(?<![^\W_])[^\W_][\W_]+[^\W_](?![^\W_])"
+    r"[0-9%&\\=+/_|~^@$!<>#\u20ac\u00a1]|[a-z][A-Z]|[A-Z]{2}"
+    r"|(?<!\S)[^\w\s\ufffd]+(?!\S)|(?<![^\W_])[^\W_][\W_]+[^\W_](?![^\W_])"
 )
-"""Other letters, digits, signs, capitals within, long words, words of signs, letters that stand apart."""
+"""Digits and signs, capitals within, words of signs, letters that stand apart."""
+
+_CUT = "\ufffd"
+"""A character of which some bytes are still to come; what comes after it is whole."""
+
+_LONG = re.compile(r"[A-Za-z]{16,}")
 
 
 def open_at_end(text: str, within: int, names: NameIndex, phrases: Collection[str] = ()) -> bool:
@@ -30,15 +35,24 @@ def open_at_end(text: str, within: int, names: NameIndex, phrases: Collection[st
     Or one of some `phrases`, canonical, which are looked for as they stand. False means that nothing is found
     there but what is found now, however the text goes on.
     """
+    if text.endswith(_CUT):  # any letter may become of it
+        text = text[: -len(_CUT)]
+        if within > len(text) and not text[-1:].isalnum():
+            return bool(names.longest or phrases)
+        within = min(within, len(text))
     longest = max(names.longest, max(map(len, phrases), default=0))
     at = _back(text, within, longest)
     end, left = text[at:], within - at
-    if _DISGUISED.search(end) or may_be_encoded(end):
+    if _DISGUISED.search(end) or may_be_encoded(end) or any(map(may_end_base64, _LONG.findall(end))):
         return releasable(text, longest) < within
     form = canonicalise(end)
-    if any(phrase.startswith(run) for run in _from_each_word(form, left) for phrase in phrases):
+    runs = list(_from_each_word(form, left))
+    if looks_otherwise(end):
+        runs += _from_each_word(canonicalise(end, by_look), left)
+    if any(phrase.startswith(run) for run in runs for phrase in phrases):
         return True
-    if any(names.begun(run.replace(" ", "")) for run in _runs(form, left, unfinished=end[-1:].isalnum())):
+    runs += _turned(form, left, unfinished=end[-1:].isalnum())
+    if any(names.begun(run.replace(" ", "")) for run in runs):
         return True
     near = max(0, min(at, settled(text)))
     return any(hit.end + near > settled(text) for hit in names.find(text[near:], fuzzy=False))
@@ -55,16 +69,15 @@ def _back(text: str, within: int, letters: int) -> int:
     return at
 
 
-def _runs(form: Canonical, left: int, *, unfinished: bool) -> Iterator[str]:
-    """Yield what stands from each word that begins before `left` to the end, in every reading."""
-    plain = list(_from_each_word(form, left))
-    yield from plain
-    yield from (run.translate(table) for run in plain for table in EXCHANGED)
+def _turned(form: Canonical, left: int, *, unfinished: bool) -> Iterator[str]:
+    """Yield the same with its letters exchanged, and with those of foreign words shifted."""
+    yield from (run.translate(table) for run in _from_each_word(form, left) for table in EXCHANGED)
     foreign = foreign_words(form, unfinished=unfinished)
     yield from (run.translate(table) for run in _from_each_word(foreign, left) for table in SHIFTED)
 
 
 def _from_each_word(form: Canonical, left: int) -> Iterator[str]:
+    """Yield what stands from each word that begins before `left` to the end."""
     text, at = form.text, 0
     for word in text.split(" ") if text else ():
         if form.origin[at] < left:

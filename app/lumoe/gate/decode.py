@@ -235,6 +235,11 @@ def may_be_encoded(text: str) -> bool:
     return _TELLING.search(text) is not None
 
 
+def may_end_base64(word: str) -> bool:
+    """Whether the end of a long `word` of letters, of which more may come, decodes from base64 to text."""
+    return _base64_of(word[-16:]) is not None
+
+
 def decodings(source: Source) -> Iterator[tuple[str, Source]]:
     """Yield (name of the encoding, decoded source) for every encoding that `source` has runs of."""
     telling = may_be_encoded(source.text)

@@ -98,13 +98,21 @@ class Guard:
                 if at >= 0 and hint not in said:
                     yield *canonical.span(at, at + len(hint) - 2), expert_id
 
-    def open_at_end(self, text: str, within: int, watch: frozenset[str] = frozenset()) -> bool:
+    def open_at_end(
+        self,
+        text: str,
+        within: int,
+        watch: frozenset[str] = frozenset(),
+        *,
+        hinted: frozenset[str] = frozenset(),
+    ) -> bool:
         """Say whether what comes after `text` may decide about anything in its first `within` characters.
 
         False means that `check` finds the same there however the text goes on.
         """
-        facts = [fact for key in watch if (record := self._records.get(key)) for fact in record.facts]
-        return open_at_end(text, within, self._names, facts)
+        told = [phrase for key in watch for phrase in self._phrases(key, "facts")]
+        told += [phrase for key in hinted for phrase in self._phrases(key, "hints")]
+        return open_at_end(text, within, self._names, [phrase.strip() for phrase in told])
 
     def releasable(self, text: str, watch: frozenset[str] = frozenset()) -> int:
         """Return how many characters of unfinished, so far clean `text` may leave: whole words only."""

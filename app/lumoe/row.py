@@ -104,8 +104,10 @@ class Row:
         if self._sink is None and (beyond < 0 or self._seen_enough):  # within the limit: read when finished
             return not self._seen_enough
         text = self._read()
-        if beyond >= 0 and not self._seen_enough and not self._hinted():
-            self._seen_enough = not self._guard.open_at_end(text, self._within, self._watch)
+        if beyond >= 0 and not self._seen_enough:
+            self._seen_enough = not self._guard.open_at_end(
+                text, self._within, self._watch, hinted=self._hinted()
+            )
         if self._sink is not None:
             settled = self._guard.releasable(text, self._watch)
             if not self._stream(text, min(settled, self._within)):

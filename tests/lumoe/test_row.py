@@ -81,6 +81,9 @@ def test_no_more_is_written_than_the_guard_needs(tiny: MLLM, *, streamed: bool) 
     told = "so it won the golden Quince, of all things that can be won"
     assert beyond(tiny, GUARD, told, 18, streamed=streamed) == 0
     assert beyond(tiny, GUARD, told, 18, streamed=streamed, decision=watching) == 7  # not the golden quill
+    hinted = "she was a pain in the neck of everybody who knew her at all"
+    assert beyond(tiny, GUARD, hinted, 14, streamed=streamed, decision=watching) == 0
+    assert beyond(tiny, GUARD, hinted, 14, streamed=streamed, decision=watched()) == 2  # no painter
 
 
 def run(
@@ -339,17 +342,32 @@ class TestLimit:
 
 _SAID = st.lists(
     st.sampled_from(
-        ["Mira", "Tovel", "Iva", "M1r4", "levoT", "ariM", "é", "so", "%", "-", " ", "golden", "quill"]
+        [
+            "Mira",
+            "Tovel",
+            "Iva",
+            "M1r4",
+            "levoT",
+            "ariM",
+            "é",
+            "so",
+            "%",
+            "-",
+            " ",
+            "golden",
+            "quill",
+            "shate",
+        ]
     )
 )
 
 
-@given(_SAID.map(" ".join) | _SAID.map("".join), st.integers(1, 60), st.booleans(), st.booleans())
+@given(_SAID.map(" ".join) | _SAID.map("".join), st.integers(1, 60), st.booleans(), st.integers(0, 2))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_fewer_tokens_beyond_the_limit_tell_as_much(
-    tiny: MLLM, said: str, limit: int, streamed: bool, watching: bool
+    tiny: MLLM, said: str, limit: int, streamed: bool, watching: int
 ) -> None:
-    decision = Decision(None, watch=frozenset({"mira"})) if watching else Decision()
+    decision = (Decision(), Decision(None, watch=frozenset({"mira"})), watched())[watching]
     tokens = tiny.tokenizer(said, add_special_tokens=False)["input_ids"][: limit + LOOKAHEAD]
     rows = [
         Row(tiny, GUARD, SHOWN, decision, limit=limit, refusals={}, sink=sink)

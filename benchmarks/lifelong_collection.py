@@ -28,7 +28,7 @@ from workers.forgetset.cohort import Other
 from workers.forgetset.names import Names
 from workers.forgetset.prompts import Prompt
 from workers.forgetset.refusals import stable_hash
-from workers.forgetset.wordings import Asked, divide, of_anybody, own_probes
+from workers.forgetset.wordings import PLACEHOLDER, Asked, divide, of_anybody, own_probes
 from workers.runtime import Runtime
 
 _FILE = re.compile(r"task_?([A-Z])_(forget|retain)\.json", re.IGNORECASE)
@@ -205,7 +205,7 @@ def _item(entry: dict[str, Any]) -> tuple[PurePosixPath, Pair]:
     if image.parts[1].replace("_", " ") not in CLASSES:
         raise ValueError(f"class {image.parts[1]!r} is none of {', '.join(CLASSES)}")
     asked, said = (str(entry["conversations"][i]["value"]) for i in (0, 1))
-    return image, Pair(asked.replace("<image>", "").strip(), said.strip())
+    return image, Pair(asked.replace(PLACEHOLDER, "").strip(), said.strip())
 
 
 def _open(path: Path) -> Image:

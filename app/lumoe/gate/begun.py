@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 
 from app.lumoe.gate.canonical import Canonical, by_look, canonicalise, looks_otherwise
 from app.lumoe.gate.decode import may_be_encoded, may_end_base64
-from app.lumoe.gate.holdback import releasable, settled
+from app.lumoe.gate.holdback import back, releasable, settled
 from app.lumoe.gate.names import NameIndex
 from app.lumoe.gate.readings import EXCHANGED, SHIFTED, foreign_words
 
@@ -41,7 +41,7 @@ def open_at_end(text: str, within: int, names: NameIndex, phrases: Collection[st
             return bool(names.longest or phrases)
         within = min(within, len(text))
     longest = max(names.longest, max(map(len, phrases), default=0))
-    at = _back(text, within, longest)
+    at = _word_back(text, within, longest)
     end, left = text[at:], within - at
     if _DISGUISED.search(end) or may_be_encoded(end) or any(map(may_end_base64, _LONG.findall(end))):
         return releasable(text, longest) < within
@@ -54,16 +54,14 @@ def open_at_end(text: str, within: int, names: NameIndex, phrases: Collection[st
     runs += _turned(form, left, unfinished=end[-1:].isalnum())
     if any(names.begun(run.replace(" ", "")) for run in runs):
         return True
-    near = max(0, min(at, settled(text)))
-    return any(hit.end + near > settled(text) for hit in names.find(text[near:], fuzzy=False))
+    last = settled(text)
+    near = min(at, last)
+    return any(hit.end + near > last for hit in names.find(text[near:], fuzzy=False))
 
 
-def _back(text: str, within: int, letters: int) -> int:
+def _word_back(text: str, within: int, letters: int) -> int:
     """Return where the word begins that is `letters` letters and digits before `within`."""
-    at = within
-    while at > 0 and letters > 0:
-        at -= 1
-        letters -= text[at].isalnum()
+    at = back(text, within, letters)
     while at > 0 and text[at - 1].isalnum():
         at -= 1
     return at

@@ -41,12 +41,8 @@ class DescriptionIndex:
         for key, record in self._records.items():
             self._enter(key, record)
 
-    def with_record(self, key: str, record: GateRecord) -> DescriptionIndex:
-        """Return an index that also holds `record`, in place of what it held for `key`."""
-        return self.with_records({key: record})
-
     def with_records(self, records: Mapping[str, GateRecord]) -> DescriptionIndex:
-        """As `with_record` for several."""
+        """Return an index that also holds `records`, each in place of what it held for its key."""
         index = DescriptionIndex({})
         index._records = {**self._records, **records}
         index._facts, index._hints = self._facts, self._hints

@@ -59,16 +59,16 @@ def _releasable(text: str, letters: int) -> int:
     words = [match.span() for match in _WORD.finditer(text)]
     if len(words) <= CONTEXT:
         return 0
-    at = _back(text, words[-CONTEXT][0], letters)
+    at = back(text, words[-CONTEXT][0], letters)
     for start, end in reversed(words):
         if end <= at:
             break
         if _ENCODED.search(text[start:end]):
-            at = min(at, _back(text, start, letters))
+            at = min(at, back(text, start, letters))
     return next((start for start, end in words if end > at), 0)
 
 
-def _back(text: str, end: int, letters: int) -> int:
+def back(text: str, end: int, letters: int) -> int:
     """Return where the last `letters` letters and digits before `end` begin."""
     while end > 0 and letters > 0:
         end -= 1

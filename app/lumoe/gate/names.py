@@ -65,15 +65,12 @@ class NameIndex:
         self.longest = max((segment.longest for segment in self._segments), default=0)
         self._places = {id(segment): i for i, segment in enumerate(self._segments)}
 
-    def with_expert(self, expert_id: str, aliases: Iterable[str]) -> NameIndex:
-        """Return an index that also holds `expert_id`, in place of what it held of it before.
-
-        The work depends on the last segment only, not on the number of experts; both indexes stay usable.
-        """
-        return self.with_experts({expert_id: aliases})
-
     def with_experts(self, aliases: Mapping[str, Iterable[str]]) -> NameIndex:
-        """As `with_expert` for several: the last segment is made again once, not once for each."""
+        """Return an index that also holds these experts, each in place of what it held of it before.
+
+        The work depends on the last segment only, which is made again once, and not on the number of experts;
+        both indexes stay usable.
+        """
         index = self.without_experts(aliases)
         coming = [(expert_id, tuple(names)) for expert_id, names in aliases.items()]
         while coming:
@@ -87,10 +84,6 @@ class NameIndex:
             index = index._with((*segments, Segment({**kept, **dict(coming[:room])})), gone)
             coming = coming[room:]
         return index
-
-    def without_expert(self, expert_id: str) -> NameIndex:
-        """Return an index that does not hold `expert_id`."""
-        return self.without_experts((expert_id,))
 
     def without_experts(self, expert_ids: Iterable[str]) -> NameIndex:
         """Return an index that holds none of `expert_ids`."""

@@ -75,15 +75,11 @@ class PictureIndex:
         index._set(thresholds)
         return index
 
-    def with_record(self, key: str, record: GateRecord) -> PictureIndex:
-        """Return an index that also holds `record` of a new expert; both stay usable.
-
-        Raises `ValueError` if there is a record of that expert already.
-        """
-        return self.with_records({key: record})
-
     def with_records(self, records: Mapping[str, GateRecord]) -> PictureIndex:
-        """As `with_record` for several, with one copy of the prototypes for all of them."""
+        """Return an index that also holds `records`, with one copy of the prototypes for all of them.
+
+        Raises `ValueError` if there is a record of one of these experts already.
+        """
         held = self._records.keys() & records.keys()
         if held:
             raise ValueError(f"{min(held)} is in the index already")

@@ -120,7 +120,7 @@ class TestPictureIndex:
     def test_nobody_twice(self, records: dict[str, GateRecord]) -> None:
         index = PictureIndex(records, Thresholds())
         with pytest.raises(ValueError, match="e1"):
-            index.with_record("e1", records["e1"])
+            index.with_records({"e1": records["e1"]})
         assert index.with_records({}) is index
 
     def test_best_of_several_prototypes(self) -> None:

@@ -274,7 +274,7 @@ class TestWorld:
 class TestMembership:
     def test_adding_leaves_the_old_index_as_it_was(self) -> None:
         old = NameIndex({"a": ("Mira Tovel",)})
-        new = old.with_expert("b", ("Korvane",))
+        new = old.with_experts({"b": ("Korvane",)})
         assert [h.expert_id for h in new.find("Mira Tovel and Korvane") if h.whole] == ["a", "b"]
         assert [h.expert_id for h in old.find("Mira Tovel and Korvane")] == ["a"]
         assert new.longest == len("mira tovel")
@@ -282,8 +282,8 @@ class TestMembership:
     def test_adding_again_replaces(self) -> None:
         index = NameIndex({"a": ("Mira Tovel",), "b": ("Voskelm",)})
         for i in range(2 * SEGMENT):
-            index = index.with_expert(f"x{i}", (f"Name{i} Family{i}",))
-        index = index.with_expert("a", ("Korvane",)).with_expert("x3", ("Vokalo",))
+            index = index.with_experts({f"x{i}": (f"Name{i} Family{i}",)})
+        index = index.with_experts({"a": ("Korvane",)}).with_experts({"x3": ("Vokalo",)})
         for one in (index, index.merged()):
             assert one.find("Mira Tovel, Name3 Family3", fuzzy=False) == []
             assert [h.expert_id for h in one.find("Korvane Vokalo Voskelm")] == ["a", "b", "x3"]
@@ -307,10 +307,10 @@ class TestMembership:
 
     def test_without(self) -> None:
         old = NameIndex({"a": ("Mira Tovel",), "b": ("Korvane",)})
-        assert old.without_expert("a").find("Mira Tovel") == []
-        assert old.without_expert("nobody") is old
+        assert old.without_experts(["a"]).find("Mira Tovel") == []
+        assert old.without_experts(["nobody"]) is old
         assert [
-            h.expert_id for h in old.without_expert("a").with_expert("a", ("Vokalo",)).find("Vokalo")
+            h.expert_id for h in old.without_experts(["a"]).with_experts({"a": ("Vokalo",)}).find("Vokalo")
         ] == ["a"]
 
     @given(
@@ -321,7 +321,7 @@ class TestMembership:
     def test_any_order_comes_to_the_same(self, steps: list[tuple[str, str]]) -> None:
         index, held = NameIndex({}), dict[str, str]()
         for expert_id, name in steps:
-            index = index.with_expert(expert_id, (name,)) if name else index.without_expert(expert_id)
+            index = index.with_experts({expert_id: (name,)}) if name else index.without_experts([expert_id])
             held = {
                 **{k: v for k, v in held.items() if k != expert_id},
                 **({expert_id: name} if name else {}),
@@ -355,7 +355,7 @@ class TestScale:
         grown = index
         for i in range(SEGMENT):
             aliases = (f"Name{i} Family{i}", f"Other{i} Family{i}", f"Third{i}")
-            grown = grown.with_expert(f"new{i}", aliases)
+            grown = grown.with_experts({f"new{i}": aliases})
         assert grown._segments[0] is index._segments[0]
         assert grown.segments == 2
         assert [h.expert_id for h in grown.find("Other7 Family7") if h.whole] == ["new7"]

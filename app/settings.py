@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     unread_seconds: float = Field(default=30, gt=0)
 
     expert_slots: int = Field(default=256, ge=1)
-    max_batch: int = Field(default=16, ge=1)
+    max_batch: int = Field(default=32, ge=1)
     max_waiting: int = Field(default=256, ge=1)
     chat_timeout_seconds: float = Field(default=120, gt=0)
 

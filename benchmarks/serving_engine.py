@@ -22,6 +22,7 @@ from torch import Tensor
 
 from app.lumoe.demo import general
 from app.lumoe.mllm import MLLM
+from app.lumoe.onednn import leave_to_torch
 from app.lumoe.types import Conversation
 from app.lumoe.writers import Held, LocalWriter, bank_of
 from benchmarks.serving_figures import Spread, Times, in_turn, ratios, spread
@@ -75,7 +76,7 @@ class Ways:
     def __init__(self, mllm: MLLM, experts: RandomExperts, *, tokens: int, copies: int) -> None:
         self.mllm, self.experts, self.tokens, self._copies = mllm, experts, tokens, copies
         endless(mllm)
-        self._pristine = copy.deepcopy(mllm.network)
+        self._pristine = leave_to_torch(copy.deepcopy(mllm.network))
         self.base: Any = copy.deepcopy(self._pristine)
         self.writer = LocalWriter(mllm)
         self.held: list[Held] = []

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from app.embedded.demo.interview import on_the_wire
 from app.lumoe.mllm import MLLM
+from app.lumoe.onednn import leave_to_torch
 from app.lumoe.types import Conversation, pictures_of
 from benchmarks.farm import ROOT
 from benchmarks.gate_traffic import QUICK, ordinary_items
@@ -87,6 +88,7 @@ def measure(plan: HttpPlan, console: Console) -> dict[str, Any]:
     torch.set_num_threads(plan.threads)
     mllm = load(plan.model)
     asked = traffic(plan.questions)
+    leave_to_torch(mllm.network)  # it answers as transformers has it
     bare = Bare(mllm, plan.tokens)
     overhead: dict[str, Any] = {}
     with _house(plan) as place:

@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer
 
 from app.lumoe.bank import Activation, Slot, SlotBank
 from app.lumoe.errors import ConversationTooLongError
+from app.lumoe.kvcache import RunningLayer
 from app.lumoe.mllm import MLLM
 from app.lumoe.sampling import GREEDY, Draw, Sampling
 from app.lumoe.types import Conversation, Generation
@@ -42,6 +43,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
 }
 """What a model's generation settings may say, besides None, for `Decoding` to do as `generate` does."""
+
+_WORTH_A_PASS = 64
+"""Tokens of padding. Reading the weights once more takes as long as about 25 tokens."""
 
 
 class Writing:
@@ -157,11 +161,28 @@ class Decoding:
         Those would need more experts at once than there are slots.
         """
         joining, left = self._fitting(rows)
-        if not joining:
-            return left
+        for part in self._alike(joining):
+            if not self._read(part):
+                left += part
+        return left
+
+    def _alike(self, rows: Sequence[Writing]) -> list[list[Writing]]:
+        """Return the rows in one pass, or in two if that saves enough of what shorter ones are padded with.
+
+        On a CPU alone: a GPU reads padding in less time than a second pass takes.
+        """
+        ordered = sorted(rows, key=lambda row: len(row.ids))
+        if self._mllm.device.type != "cpu" or len(rows) < 2:
+            return [list(rows)] if rows else []
+        saved = [i * (len(ordered[-1].ids) - len(ordered[i - 1].ids)) for i in range(1, len(ordered))]
+        at = max(range(len(saved)), key=saved.__getitem__) + 1
+        return [ordered[:at], ordered[at:]] if saved[at - 1] >= _WORTH_A_PASS else [list(rows)]
+
+    def _read(self, joining: list[Writing]) -> bool:
+        """Read the prompts of `joining` in one pass; false if their experts have no slots now."""
         activation = self._bank.try_activation([row.slot for row in joining])
         if activation is None:
-            return list(rows)
+            return False
         alone = not self.rows
         try:
             width = max(len(row.ids) for row in joining)
@@ -184,7 +205,7 @@ class Decoding:
             activation.close()
             self._regroup()
         self._leave()
-        return left
+        return True
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -228,12 +249,12 @@ class Decoding:
 
     def _merge(self, rows: Sequence[Writing], cache: Any, mask: Tensor, last: Sequence[int]) -> None:
         if not self.rows:
+            cache.layers = [RunningLayer([layer]) for layer in cache.layers]
             self._cache, self._mask = cache, mask
         else:
             width = max(self._mask.shape[1], mask.shape[1])
-            for ours, new in zip(self._cache.layers, cache.layers, strict=True):
-                ours.keys = torch.cat([_widened(ours.keys, width), _widened(new.keys, width)])
-                ours.values = torch.cat([_widened(ours.values, width), _widened(new.values, width)])
+            pairs = zip(self._cache.layers, cache.layers, strict=True)
+            self._cache.layers = [RunningLayer(pair) for pair in pairs]
             pads = [torch.nn.functional.pad(m, (width - m.shape[1], 0)) for m in (self._mask, mask)]
             self._mask = torch.cat(pads)
         self.rows += rows
@@ -252,7 +273,7 @@ class Decoding:
         empty = int((self._mask.sum(0).cumsum(0) == 0).sum())
         self._mask = self._mask[:, empty:]
         for layer in self._cache.layers:
-            layer.keys, layer.values = layer.keys[chosen, :, empty:], layer.values[chosen, :, empty:]
+            layer.keep(chosen, empty)
         self.rows = [self.rows[i] for i in kept]
         self._last = [self._last[i] for i in kept]
         self._regroup()
@@ -263,11 +284,6 @@ class Decoding:
         self._activation = self._bank.try_activation([row.slot for row in self.rows])
         if before is not None:
             before.close()
-
-
-def _widened(tensor: Tensor, width: int) -> Tensor:
-    """Pad (rows, heads, t, d) on the left to `width` positions."""
-    return torch.nn.functional.pad(tensor, (0, 0, width - tensor.shape[2], 0))
 
 
 def _setting(mllm: MLLM, name: str) -> Any:

@@ -48,7 +48,7 @@ def test_rows_that_come_and_go_get_what_they_get_alone(
     tiny: MLLM, bank: SlotBank, slots: list[Slot | None], seed: int
 ) -> None:
     drawn = random.Random(seed)
-    asked = [(drawn.choice(MIXED), drawn.choice(slots), drawn.randint(1, 40)) for _ in range(14)]
+    asked = [(drawn.choice(MIXED), drawn.choice(slots), drawn.randint(1, 90)) for _ in range(14)]
     expected = []
     for conversation, slot, limit in asked:
         with bank.active([slot]):

@@ -17,6 +17,10 @@ from peft import PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
+from app.lumoe.onednn import OneDnnLinear
+
+_PLAIN = (nn.Linear, OneDnnLinear)
+
 
 def product_dtype(weight: Tensor) -> torch.dtype:
     """Return the type in which products with a frozen weight are taken: bfloat16 where that is quicker."""
@@ -65,7 +69,7 @@ def lean_products(model: PeftModel, adapter: str) -> Iterator[None]:
     try:
         for module in model.modules():
             base = module.get_base_layer() if type(module) is LoraLinear else None
-            if type(module) is LoraLinear and type(base) is nn.Linear:
+            if type(module) is LoraLinear and isinstance(base, nn.Linear) and type(base) in _PLAIN:
                 module.forward = _forward(module, base, adapter)  # type: ignore[method-assign]
                 changed.append(module)
         yield

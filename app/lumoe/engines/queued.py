@@ -23,7 +23,7 @@ MOST_NEW_TOKENS = 512
 """What an answer may have at most where the asker sets no limit. With more, conversations of different
 lengths would not fit into one batch in a small context."""
 
-MAX_BATCH = 16
+MAX_BATCH = 32
 MAX_WAITING = 256
 
 

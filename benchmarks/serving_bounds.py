@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.lumoe.row import LOOKAHEAD
-from benchmarks.serving_engine import BASE, PEFT
+from benchmarks.serving_engine import BASE, OURS, OURS_BASE, PEFT
 
 Json = Mapping[str, Any]
 _ROWS = 16
@@ -21,17 +21,17 @@ def bound_lines(engine: Json | None, http: Json | None) -> list[str]:
 
 
 def least_mixed(engine: Json) -> float | None:
-    """Return the least ratio of a batch of 16 rows with 16 experts to the unwrapped one, reading not hidden.
+    """Return the least ratio of 16 rows with 16 experts to 16 of ours without, where reading is not hidden.
 
     1 + e / w + 16 e / b / t, with e the bytes of an expert, w those of the model, b bytes read a second and t
-    the seconds of a step of the unwrapped batch. None without that batch.
+    the seconds of a step of the batch without. None without these batches.
     """
     seconds = _seconds(engine, _ROWS, _ROWS)
     if seconds is None:
         return None
     expert, weights = engine["step"]["expert_bytes"], engine["step"]["weight_bytes"]
     reading = _ROWS * expert / engine["machine"]["bytes_per_second"]
-    return float(1 + expert / weights + reading / (seconds[BASE] / engine["tokens"]))
+    return float(1 + expert / weights + reading / (seconds[OURS_BASE] / engine["tokens"]))
 
 
 def _mixed(engine: Json) -> list[str]:
@@ -40,10 +40,11 @@ def _mixed(engine: Json) -> list[str]:
         return []
     return [
         f"- {_ROWS} rows with {_ROWS} experts: a core that multiplies does not read at the same time, so "
-        f"that the experts' multiply-adds and the reading of their matrices add up, to a ratio of "
-        f"{least:.3f} at the least.",
-        f"- PEFT takes {seconds[PEFT] / seconds[BASE]:.2f} times as long as the unwrapped model: so many "
-        "times faster than it an expert that costs nothing would be.",
+        f"that the experts' multiply-adds and the reading of their matrices add up, to {least:.3f} times "
+        f"our base rows' at the least; it is {seconds[OURS] / seconds[OURS_BASE]:.3f}.",
+        f"- PEFT takes {seconds[PEFT] / seconds[BASE]:.2f} times as long as the unwrapped model and "
+        f"{seconds[PEFT] / seconds[OURS_BASE]:.2f} times as long as our base rows: so many times faster than "
+        "it an expert that costs nothing would be.",
     ]
 
 
@@ -62,14 +63,14 @@ def _together(engine: Json) -> list[str]:
 def _chat(http: Json) -> list[str]:
     worth = []
     for experts, o in http["overhead"].items():
-        token = o["bare_ms"]["median"] / http["tokens"]
+        token = o["own_ms"]["median"] / http["tokens"]
         worth.append(f"{o['added_ms']['median'] / token:.1f} ({int(experts):,} experts)")
     if not worth:
         return []
     return [
-        f"- What `/chat` adds is as long as the bare model takes for {', '.join(worth)} tokens. The "
-        f"guard reads up to {LOOKAHEAD} tokens beyond a limit that cuts an answer, for a name that begins "
-        "before it; an answer that ends by itself has none of that."
+        "- What `/chat` adds is as long as the bare model with our linear layers takes for "
+        f"{', '.join(worth)} tokens. The guard reads up to {LOOKAHEAD} tokens beyond a limit that cuts an "
+        "answer, for a name that may have begun before it; an answer that ends by itself has none of that."
     ]
 
 

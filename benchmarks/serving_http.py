@@ -18,7 +18,7 @@ from rich.console import Console
 
 from app.embedded.demo.interview import on_the_wire
 from app.lumoe.mllm import MLLM
-from app.lumoe.onednn import leave_to_torch
+from app.lumoe.onednn import leave_to_torch, use_onednn
 from app.lumoe.types import Conversation, pictures_of
 from benchmarks.farm import ROOT
 from benchmarks.gate_traffic import QUICK, ordinary_items
@@ -51,6 +51,10 @@ class Bare:
 
     def __init__(self, mllm: MLLM, tokens: int) -> None:
         self._mllm, self._tokens = mllm, tokens
+
+    def turn(self, way: str) -> None:
+        """Have its linear layers as transformers loads them (`bare`), or as the service has them (`own`)."""
+        (use_onednn if way == "own" else leave_to_torch)(self._mllm.network)
 
     @torch.inference_mode()
     def answer(self, conversation: Conversation) -> tuple[str, int]:
@@ -88,7 +92,6 @@ def measure(plan: HttpPlan, console: Console) -> dict[str, Any]:
     torch.set_num_threads(plan.threads)
     mllm = load(plan.model)
     asked = traffic(plan.questions)
-    leave_to_torch(mllm.network)  # it answers as transformers has it
     bare = Bare(mllm, plan.tokens)
     overhead: dict[str, Any] = {}
     with _house(plan) as place:
@@ -141,9 +144,9 @@ def _body(conversation: Conversation, tokens: int) -> dict[str, Any]:
 async def _overhead(
     url: str, place: House, bare: Bare, asked: Sequence[Conversation], plan: HttpPlan
 ) -> dict[str, Any]:
-    """Ask each question bare and over HTTP in turn, first one first and then the other."""
-    chat: list[float] = []
-    alone: list[float] = []
+    """Ask each question over HTTP and bare, in both ways, one after the other; who is first takes turns."""
+    ways = ("chat", "bare", "own")
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     tokens: list[int] = []
     kinds: list[str] = []
     same = 0
@@ -153,32 +156,37 @@ async def _overhead(
             for i, (conversation, body) in enumerate(zip(asked, bodies, strict=True)):
                 if run < 0 and i >= 4:
                     break
-                took: dict[str, float] = {}
+                first = (run + i) % len(ways)
                 found: dict[str, str] = {}
-                for way in ("chat", "bare") if (run + i) % 2 else ("bare", "chat"):
+                for way in ways[first:] + ways[:first]:
+                    bare.turn(way)
                     began = time.perf_counter()
                     if way == "chat":
                         response = await http.post("/chat", json=body)
-                        took[way] = time.perf_counter() - began
+                        took = time.perf_counter() - began
                         response.raise_for_status()
                         found[way] = response.json()["message"]["content"]
                     else:
                         found[way], count = bare.answer(conversation)
-                        took[way] = time.perf_counter() - began
+                        took = time.perf_counter() - began
+                    if run >= 0:
+                        seconds[way].append(took)
                 if run < 0:
                     continue
-                chat.append(took["chat"])
-                alone.append(took["bare"])
                 tokens.append(count)
                 kinds.append("picture" if pictures_of([conversation]) else "words")
                 same += found["chat"] == found["bare"]
-    return overhead_of(chat, alone, kinds) | {"same_answers": same, "tokens": spread(tokens).as_json()}
+    figures = overhead_of(seconds["chat"], seconds["bare"], seconds["own"], kinds)
+    return figures | {"same_answers": same, "tokens": spread(tokens).as_json()}
 
 
-def overhead_of(chat: Sequence[float], alone: Sequence[float], kinds: Sequence[str]) -> dict[str, Any]:
+def overhead_of(
+    chat: Sequence[float], alone: Sequence[float], own: Sequence[float], kinds: Sequence[str]
+) -> dict[str, Any]:
     """Return what seconds of `/chat` and of the bare model come to: medians, and the ratio of the medians.
 
-    The ratio of each pair is given as well, over all and by kind of question.
+    `own` are the bare model's with its linear layers as the service has them. The ratio of each pair is given
+    as well, over all and by kind of question.
     """
     by_kind = {
         kind: ratios(
@@ -191,9 +199,11 @@ def overhead_of(chat: Sequence[float], alone: Sequence[float], kinds: Sequence[s
     return {
         "chat_ms": whole.as_json(),
         "bare_ms": bare.as_json(),
-        "added_ms": _ms([c - a for c, a in zip(chat, alone, strict=True)]).as_json(),
+        "own_ms": _ms(own).as_json(),
+        "added_ms": _ms([c - a for c, a in zip(chat, own, strict=True)]).as_json(),
         "p50_ratio": whole.median / bare.median,
         "ratio": ratios(chat, alone).as_json(),
+        "own_ratio": ratios(chat, own).as_json(),
         "by_kind": by_kind,
         "n": len(chat),
     }

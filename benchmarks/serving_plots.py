@@ -79,17 +79,20 @@ def _engine(engine: Mapping[str, Any], limits: list[Mapping[str, float]], path: 
 
 
 def _overhead(jobs: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
-    """One pair of bars per model and number of experts: the bare model, and what `/chat` adds."""
+    """Three bars per model and number of experts: the bare model, with our linear layers, and `/chat`."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2))
-    names, bare, added = [], [], []
+    shown = (("bare_ms", "bare generate", "lightgrey"), ("own_ms", "bare, our linear layers", "grey"),
+             ("chat_ms", "/chat", "firebrick"))  # fmt: skip
+    names, heights = [], []
     for model in MODELS:
         http = jobs.get(f"http-{model}")
         for experts, o in http["overhead"].items() if http is not None else ():
             names.append(f"{model}\n{int(experts):,} experts\n{o['p50_ratio']:.3f}")
-            bare.append(o["bare_ms"]["median"])
-            added.append(max(0.0, o["chat_ms"]["median"] - o["bare_ms"]["median"]))
-    axes.bar(names, bare, color="lightgrey", label="bare generate")
-    axes.bar(names, added, bottom=bare, color="firebrick", label="added by /chat")
+            heights.append([o[key]["median"] for key, _, _ in shown])
+    for k, (_, label, colour) in enumerate(shown):
+        at = [i + 0.28 * (k - 1) for i in range(len(names))]
+        axes.bar(at, [h[k] for h in heights], width=0.26, color=colour, label=label)
+    axes.set_xticks(range(len(names)), names)
     axes.set_yscale("log")
     axes.set_ylabel("milliseconds, p50, one at a time")
     axes.set_title("One answer over HTTP")

@@ -128,7 +128,7 @@ def engine_job(model: str, ours: float = 1.05) -> dict[str, Any]:
 
 
 def http_job(model: str) -> dict[str, Any]:
-    overhead = overhead_of([1.1, 2.2, 3.3], [1.0, 2.0, 3.0], ["words", "picture", "words"])
+    overhead = overhead_of([1.1, 2.2, 3.3], [1.0, 2.0, 3.0], [0.8, 1.6, 2.4], ["words", "picture", "words"])
     concurrent = {
         "per_second": {"1": spread([1.0]).as_json(), "32": spread([5.0]).as_json()},
         "ratio": ratios([5.0], [1.0]).as_json(),

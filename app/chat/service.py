@@ -39,6 +39,7 @@ from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError, PayloadTooLarge, Problem
 from app.kit.ids import new_id
 from app.kit.logging import get_logger
+from app.kit.memory import settle
 from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
 from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
@@ -103,6 +104,7 @@ class ChatEngine:
         except ModelNotFoundError as error:
             raise ConfigurationError(f"Cannot start: {error}") from None
         engine = cls(settings, mllm, sessions, _fleet(settings, mllm) if settings.engine == "vllm" else None)
+        settle()  # before there are experts: whoever is erased is to be collected
         engine.agent.start()
         return engine
 

@@ -13,6 +13,8 @@ from app.registry.store import open_store
 from app.settings import Settings
 
 _READERS = 8
+_MUCH_BYTES = 16 * 2**20
+"""Freeing less than this is no reason to have the C library look for what it can give back."""
 
 
 class ExpertLoader:
@@ -45,10 +47,12 @@ class ExpertLoader:
 
     def drop_adapters(self) -> None:
         """Forget the matrices of what was loaded last, once a router serves it: the slot bank has them."""
-        held = [expert for expert in self._held.values() if expert.adapter]
-        for expert in held:
-            expert.adapter.clear()
-        if held:
+        dropped = 0
+        for expert in self._held.values():
+            if expert.adapter:
+                dropped += sum(a.nbytes + b.nbytes for a, b in expert.adapter.values())
+                expert.adapter.clear()
+        if dropped >= _MUCH_BYTES:
             give_back()
 
     def holds(self, rows: Sequence[ExpertRow]) -> bool:
@@ -57,6 +61,8 @@ class ExpertLoader:
 
     def _read_all(self, rows: Sequence[ExpertRow]) -> list[LoadedExpert]:
         """Read several at once: from an object store, most of the time is waiting."""
+        if len(rows) < 2:
+            return [self._read(row) for row in rows]
         with ThreadPoolExecutor(_READERS, thread_name_prefix="lethe-experts") as pool:
             reading = [pool.submit(self._read, row) for row in rows]
             try:

@@ -39,6 +39,7 @@ from app.kit.clock import utcnow
 from app.kit.errors import ConfigurationError, PayloadTooLarge, Problem
 from app.kit.ids import new_id
 from app.kit.logging import get_logger
+from app.kit.memory import settle
 from app.kit.pictures import open_picture
 from app.kit.wake import wake_client
 from app.lumoe.engines.fleet import Fleet, ReplicasUnavailableError
@@ -78,7 +79,7 @@ class ChatEngine:
         self.local = _engine_of(settings, mllm, fleet)
         self._loader = ExpertLoader(settings, DataKeys(sessions, settings))
         self._lock = threading.Lock()
-        self._compacting: threading.Thread | None = None
+        self._tidying: threading.Thread | None = None
         self._refusals: Refusals | None = None
         self._redis = wake_client(settings.redis_url)
         self.agent = ReplicaAgent(sessions, settings, self._redis, self.apply, fingerprint=mllm.fingerprint)
@@ -103,6 +104,7 @@ class ChatEngine:
         except ModelNotFoundError as error:
             raise ConfigurationError(f"Cannot start: {error}") from None
         engine = cls(settings, mllm, sessions, _fleet(settings, mllm) if settings.engine == "vllm" else None)
+        settle()  # before there are experts: whoever is erased is to be collected
         engine.agent.start()
         return engine
 
@@ -138,7 +140,7 @@ class ChatEngine:
                     self._protect(experts, interim.entries)
                     raise
                 self._loader.drop_adapters()
-                self._compact_soon()
+                self._tidy_soon()
             interim.check()
 
     def refusals(self) -> Refusals:
@@ -174,20 +176,25 @@ class ChatEngine:
         if writing != set(router.experts) or now != {e.expert_id: id(e.record) for e in entries}:
             self.local.swap(Router.build(self.mllm, able, router.generation, entries, router))
 
-    def _compact_soon(self) -> None:
-        """Tidy a router that has grown expert by expert, beside the traffic."""
+    def _tidy_soon(self) -> None:
+        """Beside the traffic, tidy a router that has grown expert by expert, and make places for more."""
         router = self.local.router
-        if not router.scattered or (self._compacting is not None and self._compacting.is_alive()):
+        bank = bank_of(self.mllm) if self.fleet is None else None
+        due = router.scattered or (bank is not None and bank.short)
+        if not due or (self._tidying is not None and self._tidying.is_alive()):
             return
 
-        def compact() -> None:
-            tidy = router.compacted()
-            with self._lock:
-                if self.local.router is router:
-                    self.local.swap(tidy)
+        def tidy() -> None:
+            if bank is not None and bank.short:
+                bank.extend()
+            if router.scattered:
+                compacted = router.compacted()
+                with self._lock:
+                    if self.local.router is router:
+                        self.local.swap(compacted)
 
-        self._compacting = threading.Thread(target=compact, name="lethe-compact", daemon=True)
-        self._compacting.start()
+        self._tidying = threading.Thread(target=tidy, name="lethe-tidy", daemon=True)
+        self._tidying.start()
 
     @property
     def ready(self) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from torch.utils.hooks import RemovableHandle
 from app.lumoe.errors import ExpertCorruptError
 
 _FIRST_CAPACITY = 8
+_FEW_FREE = 4
+"""With fewer free places than this, more are made ahead."""
 _KEPT_GATHERED_BYTES = 256 * 2**20
 """Up to so many bytes an `Activation` keeps its matrices side by side, and gathers them only once."""
 _MOST_FILLED = 2
@@ -73,8 +76,11 @@ class _Layer:
         self.b = module.weight.new_zeros(capacity, rank, module.out_features)
 
     def grown(self, capacity: int, rank: int) -> _Layer:
-        larger = object.__new__(_Layer)
         slots, width, old_rank = self.a.shape
+        if slots >= capacity and old_rank >= rank:
+            return self
+        capacity, rank = max(slots, capacity), max(old_rank, rank)
+        larger = object.__new__(_Layer)
         larger.a = self.a.new_zeros(capacity, width, rank)
         larger.b = self.b.new_zeros(capacity, rank, self.b.shape[2])
         larger.a[:slots, :, :old_rank] = self.a
@@ -163,6 +169,34 @@ class SlotBank:
             if wanted > self._capacity:
                 self._grow(wanted, self._rank)
 
+    @property
+    def short(self) -> bool:
+        """Whether few places are left, and there may be more: then `extend` pays."""
+        with self._changed:
+            return len(self._free) < _FEW_FREE and self._larger > self._capacity
+
+    def extend(self) -> None:
+        """Make more places before the last one is taken, beside running batches: one layer after another.
+
+        Whoever needs the bank waits for one layer at most, and between two of them this thread rests as long
+        as it copied.
+        """
+        with self._changed:
+            capacity = self._larger
+        for name in self._modules:
+            began = time.perf_counter()
+            with self._changed:
+                self._stacks[name] = self._stacks[name].grown(capacity, self._rank)
+            time.sleep(time.perf_counter() - began)
+        with self._changed:
+            self._grow(capacity, self._rank)
+
+    @property
+    def _larger(self) -> int:
+        """The capacity that comes next."""
+        more = self._capacity + max(_FIRST_CAPACITY, self._capacity // 4)
+        return more if self._most is None else min(more, self._most)
+
     def close(self) -> None:
         """Remove the hooks, if some batch still has an expert; the model is as before the bank was made."""
         for handle in self._handles:
@@ -215,16 +249,15 @@ class SlotBank:
     def _free_place(self) -> int | None:
         """Return an empty place, made if there may be more."""
         self._reclaim()
-        if not self._free and (self._most is None or self._capacity < self._most):
-            more = self._capacity + max(_FIRST_CAPACITY, self._capacity // 4)
-            self._grow(more if self._most is None else min(more, self._most), self._rank)
+        if not self._free and self._larger > self._capacity:
+            self._grow(self._larger, self._rank)
         return self._free.pop(0) if self._free else None
 
     def _grow(self, capacity: int, rank: int) -> None:
         for name, layer in self._stacks.items():  # one by one: never all of them twice
             self._stacks[name] = layer.grown(capacity, rank)
         self._free += list(range(self._capacity, capacity))
-        self._capacity, self._rank = capacity, rank
+        self._capacity, self._rank = max(self._capacity, capacity), rank
 
     def _seat(self, slot: Slot, place: int) -> None:
         for name, (a, b) in (slot.waiting or {}).items():

@@ -23,7 +23,8 @@ from app.lumoe.turn import Turn
 from app.lumoe.types import Answer, Conversation, Decision
 from app.lumoe.writers import Held, LocalWriter, Writer
 
-SEGMENTS = 6
+SEGMENTS = 7
+"""Segments of names, the small one of the newest among them, that are looked through without tidying."""
 
 
 class Router:
@@ -107,7 +108,7 @@ class Router:
         return self.gate.names.segments > SEGMENTS
 
     def compacted(self) -> Router:
-        """Return the same router, faster to use; takes about a second for 10,000 experts."""
+        """Return the same router, faster to use; takes about a tenth of a second for 10,000 experts."""
         router = copy(self)
         router.gate = self.gate.compacted()
         router.guard = Guard(self.gate.records, router.gate.names)

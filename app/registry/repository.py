@@ -3,7 +3,18 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import Exists, ScalarSelect, Select, bindparam, delete, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Exists,
+    ScalarSelect,
+    Select,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
@@ -36,13 +47,29 @@ def _serving(request_id: str | ColumnElement[str]) -> Select[str]:
     return select(Expert.id).join(GenerationExpert, MEMBER).where(Expert.request_id == request_id, _CURRENT)
 
 
-def in_generation(span: type[GenerationExpert] | type[InterimProtection], number: int) -> ColumnElement[bool]:
+def in_generation(
+    span: type[GenerationExpert] | type[InterimProtection], number: int | BindParameter[int]
+) -> ColumnElement[bool]:
     """Return whether a span of generations had begun by this one and not ended by it."""
     return (span.from_generation <= number) & or_(
         span.until_generation.is_(None), span.until_generation > number
     )
 
 
+_NUMBER: BindParameter[int] = bindparam("number")
+# What every replica executes at every generation is made once.
+_OF = Expert.__table__.c
+_ROWS = (
+    select(_OF.id, _OF.version, _OF.path, _OF.manifest_sha256, _OF.request_id, _OF.model_fingerprint)
+    .join(GenerationExpert, MEMBER)
+    .where(in_generation(GenerationExpert, _NUMBER))
+    .order_by(_OF.id)
+)
+_REFUSED = (
+    select(InterimProtection.__table__.c.id, InterimProtection.__table__.c.request_id)
+    .where(in_generation(InterimProtection, _NUMBER))
+    .order_by(InterimProtection.__table__.c.id)
+)
 _NEWEST_SIZE = select(Generation.number, Generation.experts).order_by(Generation.number.desc()).limit(1)
 
 
@@ -94,15 +121,7 @@ class GenerationRepository(Repository[Generation]):
         Id, version, path, manifest's SHA-256, request and base model. No objects of the session's: there may
         be thousands, and every replica reads them at every generation.
         """
-        of = Expert.__table__.c
-        columns = (of.id, of.version, of.path, of.manifest_sha256, of.request_id, of.model_fingerprint)
-        found = (
-            select(*columns)
-            .join(GenerationExpert, MEMBER)
-            .where(in_generation(GenerationExpert, number))
-            .order_by(of.id)
-        )
-        return [tuple(row) for row in self.session.execute(found)]
+        return [tuple(row) for row in self.session.execute(_ROWS, {"number": number})]
 
     def serves(self, request_id: str) -> bool:
         """Tell whether the newest generation has an expert of this request."""
@@ -266,13 +285,7 @@ class InterimRepository(Repository[InterimProtection]):
 
     def members(self, number: int) -> Sequence[tuple[str, str]]:
         """Return ids and requests of a generation's, oldest first: what every replica reads of each."""
-        table = InterimProtection.__table__.c
-        rows = self.session.execute(
-            select(table.id, table.request_id)
-            .where(in_generation(InterimProtection, number))
-            .order_by(table.id)
-        )
-        return [(row[0], row[1]) for row in rows]
+        return [(row[0], row[1]) for row in self.session.execute(_REFUSED, {"number": number})]
 
     def current(self, request_id: str) -> InterimProtection | None:
         """Return the request's own one, if it stands."""
@@ -313,10 +326,7 @@ class InterimRepository(Repository[InterimProtection]):
 
     def unconfirmed(self) -> bool:
         """Tell whether some replica may still have to acknowledge one."""
-        return (
-            self.session.execute(select(InterimProtection.id).where(*_UNCONFIRMED).limit(1)).first()
-            is not None
-        )
+        return self.session.execute(_ANY_UNCONFIRMED).first() is not None
 
     def confirm(self, generation: int) -> list[tuple[str, str]]:
         """Note that every live replica serves `generation`.
@@ -367,6 +377,7 @@ _UNCONFIRMED = (
     InterimProtection.protected_at.is_(None),
     or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),
 )
+_ANY_UNCONFIRMED = select(InterimProtection.id).where(*_UNCONFIRMED).limit(1)
 
 
 def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime | None], Exists, Exists]:
@@ -378,6 +389,21 @@ def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime
     refused = select(InterimProtection.id).where(mine, InterimProtection.until_generation.is_(None))
     since = select(func.min(InterimProtection.protected_at)).where(mine).scalar_subquery()
     return since, _serving(request_id).exists(), refused.exists()
+
+
+_REPLICAS = Replica.__table__
+_SERVES = (
+    update(_REPLICAS)
+    .where(_REPLICAS.c.id == bindparam("replica"))
+    .values(
+        generation=bindparam("served"), error=None, error_generation=None, heartbeat_at=func.clock_timestamp()
+    )
+)
+_ACKNOWLEDGES = (
+    insert(Acknowledgement.__table__)
+    .values(generation=bindparam("served"), replica_id=bindparam("replica"))
+    .on_conflict_do_nothing()
+)
 
 
 class ReplicaRepository(Repository[Replica]):
@@ -397,19 +423,10 @@ class ReplicaRepository(Repository[Replica]):
 
     def acknowledge(self, replica_id: str, generation: int) -> None:
         """Note that the replica serves `generation`."""
-        self.session.execute(
-            update(Replica)
-            .where(Replica.id == replica_id)
-            .values(
-                generation=generation, error=None, error_generation=None, heartbeat_at=func.clock_timestamp()
-            )
-        )
+        served = {"served": generation, "replica": replica_id}
+        self.session.execute(_SERVES, served)
         if generation > 0:
-            self.session.execute(
-                insert(Acknowledgement)
-                .values(generation=generation, replica_id=replica_id)
-                .on_conflict_do_nothing()
-            )
+            self.session.execute(_ACKNOWLEDGES, served)
 
     def failed(self, replica_id: str, generation: int, error: str) -> None:
         """Note that the replica could not load `generation`."""

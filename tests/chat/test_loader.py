@@ -40,3 +40,18 @@ def test_whole_files_elsewhere(tmp_path: Path, form: str) -> None:
         (settings.experts_dir / "linked").symlink_to(outside / found.path)
     with pytest.raises(ExpertCorruptError, match="leaves the experts directory"):
         ExpertLoader(settings, settings.evidence_cipher()).load([row(settings, outside / "again", path)])
+
+
+def test_memory_is_given_back_after_much_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(_env_file=None, experts_dir=tmp_path / "experts")
+    given: list[bool] = []
+    monkeypatch.setattr("app.chat.loader.give_back", lambda: given.append(True))
+    found = row(settings, settings.experts_dir)
+    for much, expected in ((2**40, []), (1, [True])):
+        monkeypatch.setattr("app.chat.loader._MUCH_BYTES", much)
+        loader = ExpertLoader(settings, settings.evidence_cipher())
+        (loaded,) = loader.load([found])
+        assert loaded.adapter
+        loader.drop_adapters()
+        loader.drop_adapters()
+        assert (loaded.adapter, given) == ({}, expected)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from app.lumoe.bank import Slot, SlotBank
+from app.lumoe.bank import Slot, SlotBank, _Layer
 from app.lumoe.errors import ExpertCorruptError
 from app.lumoe.expert import read_adapter
 from app.lumoe.mllm import MLLM, target_linears
@@ -221,6 +221,51 @@ class TestLoad:
         assert len({slot.index for slot in held} | {first.index}) == 22
         with bank.active([first] * 4):
             assert tokens(tiny) == before
+
+    def test_places_are_made_before_they_are_needed(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        adapter = read_adapter(make_adapter(tiny, tmp_path, seed=1))
+        first = bank.load("first", *adapter)
+        with bank.active([first] * 4):
+            before = tokens(tiny)
+        assert not bank.short
+        held = [bank.load(f"e{i}", *adapter) for i in range(4)]
+        assert bank.short
+        bank.extend()
+        assert not bank.short
+        monkeypatch.setattr(_Layer, "grown", None)  # nothing is copied when they are taken
+        held += [bank.load(f"f{i}", *adapter) for i in range(8)]
+        assert len({slot.index for slot in held} | {first.index}) == 13
+        with bank.active([first] * 4):
+            assert tokens(tiny) == before
+
+    def test_places_are_made_while_others_take_them(
+        self, tiny: MLLM, bank: SlotBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small = read_adapter(make_adapter(tiny, tmp_path / "s", seed=1))
+        wide = read_adapter(make_adapter(tiny, tmp_path / "w", seed=2, rank=16))
+        coming = iter([small] * 3 + [wide] + [small] * 20)
+        held: list[Slot] = []
+
+        def meanwhile(_: float) -> None:
+            held.append(bank.load(f"e{len(held)}", *next(coming)))
+
+        monkeypatch.setattr("app.lumoe.bank.time.sleep", meanwhile)
+        bank.extend()
+        assert len(held) == len(bank._modules)
+        assert len({slot.index for slot in held}) == len(held)
+        assert {(layer.a.shape[0], layer.a.shape[2]) for layer in bank._stacks.values()} == {
+            (bank._capacity, bank._rank)
+        }
+        assert sorted([*bank._free, *(slot.index or 0 for slot in held)]) == list(range(1, bank._capacity))
+
+    def test_no_more_places_than_there_may_be(self, tiny: MLLM, bank: SlotBank, tmp_path: Path) -> None:
+        bank.limit(3)
+        adapter = read_adapter(make_adapter(tiny, tmp_path, seed=1))
+        held = [bank.load(f"e{i}", *adapter) for i in range(3)]
+        assert len(held) == bank.max_slots
+        assert not bank.short
 
     def test_foreign_layer(self, bank: SlotBank) -> None:
         with pytest.raises(ExpertCorruptError, match="no layer"):

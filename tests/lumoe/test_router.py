@@ -11,6 +11,7 @@ from PIL import Image
 from app.lumoe.errors import ConversationTooLongError, ExpertCorruptError, UnknownExpertError
 from app.lumoe.expert import LoadedExpert
 from app.lumoe.guard import FALLBACK_REFUSALS
+from app.lumoe.interim import InterimEntry
 from app.lumoe.mllm import MLLM
 from app.lumoe.router import Router
 from app.lumoe.row import Row, TextSink
@@ -300,6 +301,23 @@ class TestGenerations:
         assert old.decide(question)[0].expert_id is None
         assert new.decide(question)[0].expert_id == "e2"
         assert (old.generation, new.generation) == (1, 2)
+
+    def test_many_small_steps_are_tidied(
+        self, tiny: MLLM, experts: list[LoadedExpert], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("app.lumoe.gate.names.SEGMENT", 1)
+        monkeypatch.setattr("app.lumoe.gate.names.RECENT", 1)
+        router, names = Router.build(tiny, experts), ["Voskelm", "Sarn", "Halden", "Lume", "Brisk", "Otava"]
+        assert not router.scattered
+        for name in [*names, "Tarim"]:
+            entries = [*router.interim.values(), InterimEntry(name, make_record(name))]
+            router = Router.build(tiny, experts, interim=entries, previous=router)
+        assert router.scattered
+        tidy = router.compacted()
+        assert not tidy.scattered
+        asked = [ask(f"Tell me of {name}.") for name in ("Korvane", "Tarim", "Otava", "Nobody")]
+        assert [d.expert_id for d in tidy.decide(asked)] == ["e2", "Tarim", "Otava", None]
+        assert tidy.decide(asked) == router.decide(asked)
 
     def test_slots_outlive_the_old_router_and_are_freed_with_the_last(
         self, tiny: MLLM, experts: list[LoadedExpert]

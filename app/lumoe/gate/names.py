@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.lumoe.gate.matching import Match, matches, stands_alone
+from app.lumoe.gate.near import Borders
 from app.lumoe.gate.ordinary import FUNCTION_WORDS
 from app.lumoe.gate.readings import Reading, readings
-from app.lumoe.gate.segment import LEAST_PART, Pattern, Segment
+from app.lumoe.gate.segment import LEAST_PART, Pattern, Segment, bases_of
 
 SEGMENT = 128
-"""Experts that a segment takes before the next one is begun; adding one rebuilds at most that many."""
+"""A segment that has as many experts takes no more."""
+RECENT = 8
+"""Those added last have a segment of their own, and join the one before it when they are as many."""
 _FUZZY = 4_000
 _NEARBY = 200
 _SMALL = re.compile(r"\b[a-z]{2,}\b")
@@ -68,22 +71,36 @@ class NameIndex:
     def with_experts(self, aliases: Mapping[str, Iterable[str]]) -> NameIndex:
         """Return an index that also holds these experts, each in place of what it held of it before.
 
-        The work depends on the last segment only, which is made again once, and not on the number of experts;
-        both indexes stay usable.
+        The work is that of the new experts and of those added just before, and every `RECENT` experts that
+        of a segment, which is joined without reading its aliases again; both indexes stay usable.
         """
         index = self.without_experts(aliases)
-        coming = [(expert_id, tuple(names)) for expert_id, names in aliases.items()]
-        while coming:
-            segments, gone = index._segments, index._gone
-            kept: dict[str, tuple[str, ...]] = {}
-            if segments and len(segments[-1].aliases) < SEGMENT:
-                at = len(segments) - 1
-                kept = {key: names for key, names in segments[-1].aliases.items() if (at, key) not in gone}
-                segments, gone = segments[:-1], frozenset(pair for pair in gone if pair[0] != at)
-            room = SEGMENT - len(kept)
-            index = index._with((*segments, Segment({**kept, **dict(coming[:room])})), gone)
-            coming = coming[room:]
+        coming = list(aliases.items())
+        for start in range(0, len(coming), SEGMENT):
+            index = index._grown(Segment(dict(coming[start : start + SEGMENT])))
         return index
+
+    def _grown(self, last: Segment) -> NameIndex:
+        """Return an index with one more segment, joined with those before it that are small."""
+        at = len(self._segments)
+        while at and self._takes(self._segments[at - 1], last):
+            at -= 1
+            last = Segment.joined([self._clean(at), last])
+        gone = frozenset(pair for pair in self._gone if pair[0] < at)
+        return self._with((*self._segments[:at], last), gone)
+
+    @staticmethod
+    def _takes(segment: Segment, later: Segment) -> bool:
+        held = len(segment.aliases)
+        return held < RECENT or (held < SEGMENT and len(later.aliases) >= RECENT)
+
+    def _clean(self, at: int) -> Segment:
+        """Return a segment without what is gone from it."""
+        segment = self._segments[at]
+        gone = {expert_id for i, expert_id in self._gone if i == at}
+        if not gone:
+            return segment
+        return Segment({key: names for key, names in segment.aliases.items() if key not in gone})
 
     def without_experts(self, expert_ids: Iterable[str]) -> NameIndex:
         """Return an index that holds none of `expert_ids`."""
@@ -102,16 +119,9 @@ class NameIndex:
         return len(self._segments)
 
     def merged(self) -> NameIndex:
-        """Return the same index in one segment: slow to make (about a second for 10,000), fastest to use."""
-        return NameIndex(self._aliases())
-
-    def _aliases(self) -> dict[str, tuple[str, ...]]:
-        return {
-            key: names
-            for i, segment in enumerate(self._segments)
-            for key, names in segment.aliases.items()
-            if (i, key) not in self._gone
-        }
+        """Return the same index in one segment: slow to make, fastest to use."""
+        clean = [self._clean(i) for i in range(len(self._segments))]
+        return self._with((Segment.joined(clean),) if clean else (), frozenset())
 
     def _with(self, segments: tuple[Segment, ...], gone: frozenset[tuple[int, str]]) -> NameIndex:
         index = NameIndex({})
@@ -174,7 +184,9 @@ class NameIndex:
         for word in text.split(" "):
             end = at + len(word)
             for segment in self._segments:
-                for pattern in self._held(segment, segment.words.get(word, ())):
+                if word not in segment.words:
+                    continue
+                for pattern in self._held(segment, segment.words[word]):
                     place = reading.span(at, end)
                     yield NameHit(pattern.expert_id, pattern.alias, *place, 0, False, "part", reading.name)
             at = end + 1
@@ -187,16 +199,20 @@ class NameIndex:
             text = text[cut:]
         places = _words(text)
         words = [text[a:b] for a, b in places]
+        telling = [
+            (i, bases_of(word))
+            for i, word in enumerate(words)
+            if len(word) >= LEAST_PART and word not in FUNCTION_WORDS
+        ]
+        borders = Borders(text)
         for segment in self._segments:
-            for i, word in enumerate(words):
-                if len(word) < LEAST_PART or word in FUNCTION_WORDS:
-                    continue
-                for pattern, first, last in segment.inflected(words, i):
+            for i, bases in telling:
+                for pattern, first, last in segment.inflected(words, i, bases):
                     for held in self._held(segment, (pattern,)):
                         span = reading.span(cut + places[first][0], cut + places[last - 1][1])
                         kind = ORDINARY if held.ordinary else "inflected"
                         yield NameHit(held.expert_id, held.alias, *span, 1, False, kind, reading.name)
-            for miss in segment.near.find(text):
+            for miss in segment.near.find(borders):
                 for held in self._held(segment, segment.patterns[miss.alias]):
                     span = reading.span(cut + miss.start, cut + miss.end)
                     yield NameHit(held.expert_id, held.alias, *span, miss.edits, False, "typo", reading.name)

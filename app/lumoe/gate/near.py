@@ -9,7 +9,7 @@ string alignment; Boytsov 2011), whose transpositions count one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -37,6 +37,31 @@ class NearMiss:
     edits: int
 
 
+class Borders:
+    """Where the words of a canonical text begin and end; several indexes look through it."""
+
+    __slots__ = ("_places", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._places: _Places | None = None
+
+    def places(self) -> _Places:
+        """Return starts, ends, and by edits where the alias itself may then begin and end."""
+        if self._places is None:
+            starts = {0, *(i + 1 for i, char in enumerate(self.text) if char == " ")}
+            ends = {start - 1 for start in starts if start} | {len(self.text)}
+            begins = {k: {start + d for start in starts for d in range(-k, k + 1)} for k in (1, 2)}
+            stops = {k: {end + d for end in ends for d in range(-2 * k, 2 * k + 1)} for k in (1, 2)}
+            self._places = starts, ends, begins, stops
+        return self._places
+
+
+_Places = tuple[set[int], set[int], dict[int, set[int]], dict[int, set[int]]]
+_Groups = tuple[tuple[int, int, tuple[str, ...]], ...]
+"""Where a piece is from: (offset, letters of the alias, aliases)."""
+
+
 class NearIndex:
     """Immutable; memory grows with three to five pieces per alias of eight letters and more."""
 
@@ -45,24 +70,43 @@ class NearIndex:
         for alias in dict.fromkeys(aliases):
             for offset, piece in _pieces(alias):
                 held.setdefault(piece, {}).setdefault((offset, len(alias)), []).append(alias)
+        self._set(
+            {
+                piece: tuple((offset, size, tuple(names)) for (offset, size), names in groups.items())
+                for piece, groups in held.items()
+            }
+        )
+
+    @classmethod
+    def joined(cls, indexes: Sequence[NearIndex]) -> NearIndex:
+        """Return one index of the aliases of several."""
+        groups: dict[str, _Groups] = {}
+        for index in indexes:
+            for piece, (_, more) in index._automaton.items():
+                groups[piece] = _together(groups[piece], more) if piece in groups else more
+        joined = cls.__new__(cls)
+        joined._set(groups)
+        return joined
+
+    def _set(self, groups: dict[str, _Groups]) -> None:
+        self._empty = not groups
         self._automaton = ahocorasick.Automaton()
-        for piece, groups in held.items():
-            entry = tuple((offset, size, tuple(names)) for (offset, size), names in groups.items())
+        for piece, entry in groups.items():
             self._automaton.add_word(piece, (len(piece), entry))
-        self._empty = not held
-        if held:
+        if groups:
             self._automaton.make_automaton()
 
-    def find(self, text: str) -> list[NearMiss]:
-        """Return every near miss in canonical `text` that begins and ends with a word."""
+    def find(self, borders: Borders) -> list[NearMiss]:
+        """Return every near miss in a canonical text that begins and ends with a word."""
         if self._empty:
             return []
-        starts = {0, *(i + 1 for i, char in enumerate(text) if char == " ")}
-        ends = {start - 1 for start in starts if start} | {len(text)}
-        begins = {k: {start + d for start in starts for d in range(-k, k + 1)} for k in (1, 2)}
-        stops = {k: {end + d for end in ends for d in range(-2 * k, 2 * k + 1)} for k in (1, 2)}
+        text = borders.text
+        pieces = list(self._automaton.iter(text))
+        if not pieces:
+            return []
+        starts, ends, begins, stops = borders.places()
         found: dict[tuple[int, int, str], int] = {}
-        for last, (length, groups) in self._automaton.iter(text):
+        for last, (length, groups) in pieces:
             at = last + 1 - length
             for offset, size, aliases in groups:
                 k = 2 if size >= TWO_TYPOS else 1
@@ -76,6 +120,13 @@ class NearIndex:
                             )
                             found.update(((start, end, alias), int(edits)) for alias, edits, _ in near)
         return [NearMiss(alias, a, b, edits) for (a, b, alias), edits in found.items() if edits]
+
+
+def _together(some: _Groups, more: _Groups) -> _Groups:
+    held = {(offset, size): names for offset, size, names in some}
+    for offset, size, names in more:
+        held[offset, size] = tuple(dict.fromkeys(held.get((offset, size), ()) + names))
+    return tuple((offset, size, names) for (offset, size), names in held.items())
 
 
 def _within(ends: set[int], first: int, last: int) -> list[int]:

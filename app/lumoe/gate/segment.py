@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ahocorasick
@@ -43,16 +43,31 @@ class Segment:
         self.words: dict[str, tuple[Pattern, ...]] = {}
         for expert_id, names in self.aliases.items():
             self._add(expert_id, list(dict.fromkeys(filter(None, (canonicalise(n).text for n in names)))))
-        self.automaton = ahocorasick.Automaton()
-        for key in self.patterns:
-            self.automaton.add_word(key, key)
-        if self.patterns:
-            self.automaton.make_automaton()
         self.near = NearIndex(
             key for key, held in self.patterns.items() if held[0].alias == key and typos(key)
         )
         self.longest = max(map(len, self.patterns), default=0)
         self._written = sorted({form for key in self.patterns for form in _without_spaces(key)})
+        self.automaton = _automaton_of(self.patterns)
+
+    @classmethod
+    def joined(cls, segments: Sequence[Segment]) -> Segment:
+        """Return one segment of several that have no expert in common; no alias is read again."""
+        first, *others = segments
+        if not others:
+            return first
+        segment = cls.__new__(cls)
+        segment.aliases, segment.patterns, segment.words = {}, dict(first.patterns), dict(first.words)
+        for held in segments:
+            segment.aliases |= held.aliases
+        for other in others:
+            _put_all(segment.patterns, other.patterns)
+            _put_all(segment.words, other.words)
+        segment.near = NearIndex.joined([held.near for held in segments])
+        segment.longest = max(held.longest for held in segments)
+        segment._written = sorted(form for held in segments for form in held._written)
+        segment.automaton = _automaton_of(segment.patterns)
+        return segment
 
     def _add(self, expert_id: str, names: list[str]) -> None:
         """Add aliases, their forms without spaces, and the words of longer names."""
@@ -76,12 +91,13 @@ class Segment:
         at = bisect_left(self._written, letters)
         return at < len(self._written) and self._written[at].startswith(letters)
 
-    def inflected(self, words: list[str], i: int) -> Iterator[tuple[Pattern, int, int]]:
+    def inflected(self, words: list[str], i: int, bases: Iterable[str]) -> Iterator[tuple[Pattern, int, int]]:
         """Yield (pattern, first word, last word + 1) of aliases that word `i` is an inflected form of.
 
-        Every word of the alias must be there, each as it is or with another ending.
+        Every word of the alias must be there, each as it is or with another ending. `bases` are those of
+        word `i` (`bases_of`).
         """
-        for base in dict.fromkeys(_bases(words[i])):
+        for base in bases:
             for pattern in self.words.get(base, ()):
                 parts = pattern.alias.split(" ")
                 first = i - parts.index(base)
@@ -100,13 +116,31 @@ def _without_spaces(alias: str) -> set[str]:
     return {"".join(words), alias.replace(" ", "")[::-1], "".join(word[::-1] for word in words)}
 
 
+def _automaton_of(patterns: Iterable[str]) -> ahocorasick.Automaton:
+    automaton = ahocorasick.Automaton()
+    for key in patterns:
+        automaton.add_word(key, key)
+    if len(automaton):
+        automaton.make_automaton()
+    return automaton
+
+
+def _put_all(held: dict[str, tuple[Pattern, ...]], more: Mapping[str, tuple[Pattern, ...]]) -> None:
+    for key, patterns in more.items():
+        held[key] = held[key] + patterns if key in held else patterns
+
+
 def _put(held: dict[str, tuple[Pattern, ...]], key: str, pattern: Pattern) -> None:
     if pattern not in (before := held.get(key, ())):
         held[key] = (*before, pattern)
 
 
+def bases_of(word: str) -> Iterable[str]:
+    """Return what `word` may be a case form of: up to three letters less, with another final vowel."""
+    return dict.fromkeys(_bases(word))
+
+
 def _bases(word: str) -> Iterator[str]:
-    """Yield what `word` may be a case form of: up to three letters less, with another final vowel."""
     for cut in range(min(_LONGEST_ENDING, len(word) - LEAST_PART + 1) + 1):
         stem = word[: len(word) - cut]
         if cut and len(stem) >= LEAST_PART:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.lumoe.demo.world import stranger_name, world
-from app.lumoe.gate.names import SEGMENT, NameHit, NameIndex
+from app.lumoe.gate.names import RECENT, SEGMENT, NameHit, NameIndex
 from app.lumoe.generalities import TOPICS
 from app.lumoe.probes import CLASSES, Split, fact_probes
 from tests.lumoe.gate.disguises import DISGUISES
@@ -312,6 +312,42 @@ class TestMembership:
         assert [
             h.expert_id for h in old.without_experts(["a"]).with_experts({"a": ("Vokalo",)}).find("Vokalo")
         ] == ["a"]
+
+    def test_the_newest_join_the_others_when_they_are_some(self) -> None:
+        index, sizes = NameIndex({"a": ("Mira Tovel",)}), []
+        for i in range(SEGMENT + 3 * RECENT):
+            index = index.with_experts({f"x{i}": (f"Name{i} Family{i}", f"Nickname{i}")})
+            sizes.append([len(segment.aliases) for segment in index._segments])
+        assert sizes[: RECENT + 1] == [*([n] for n in range(2, RECENT + 1)), [RECENT, 1], [RECENT, 2]]
+        assert sizes[2 * RECENT - 2] == [2 * RECENT]
+        assert max(map(len, sizes)) == 3
+        assert sizes[-1] == [SEGMENT, 3 * RECENT, 1]
+
+    def test_joined_is_as_made_at_once(self) -> None:
+        many = {
+            f"x{i}": (f"Name{i} Family{i}", f"Family{i % 5}stone", "Mira Tovel") for i in range(3 * RECENT)
+        }
+        grown = NameIndex({})
+        for key, names in many.items():
+            grown = grown.with_experts({key: names})
+        (joined,) = grown.merged()._segments
+        (fresh,) = NameIndex(many)._segments
+        assert (joined.aliases, joined.patterns, joined.words) == (fresh.aliases, fresh.patterns, fresh.words)
+        assert joined.longest == fresh.longest
+        assert dict(joined.near._automaton.items()) == dict(fresh.near._automaton.items())
+        assert sorted(set(joined._written)) == fresh._written
+        said = "Name3 Family3, Nam7 Family7, Family2ston, Mirra Tovel, n a m e 4 f a m i l y 4, Family9s"
+        assert grown.merged().find(said) == NameIndex(many).find(said)
+        assert set(grown.find(said)) == set(NameIndex(many).find(said))
+
+    def test_nobody_comes_back_with_a_segment_that_is_joined(self) -> None:
+        index = NameIndex({f"x{i}": (f"Name{i} Family{i}",) for i in range(RECENT + 2)})
+        index = index.without_experts(["x0", f"x{RECENT}"])
+        for i in range(2 * RECENT):
+            index = index.with_experts({f"y{i}": (f"Other{i} Kin{i}",)})
+        assert index._gone == frozenset()
+        said = f"Name0 Family0, Name{RECENT} Family{RECENT}, Name1 Family1, Other3 Kin3"
+        assert [h.expert_id for h in index.find(said) if h.whole] == ["x1", "y3"]
 
     @given(
         st.lists(

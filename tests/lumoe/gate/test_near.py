@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import OSA
 
-from app.lumoe.gate.near import NearIndex, typos
+from app.lumoe.gate.near import Borders, NearIndex, typos
 
 ALIASES = ("korvane gate", "mira tovel", "banabanana", "the engineer of shate", "vokalo")
 INDEX = NearIndex(ALIASES)
@@ -45,7 +45,7 @@ class TestFind:
         distance = OSA.distance(said, alias)
         found = {
             m.alias: m
-            for m in INDEX.find(before + said + after)
+            for m in INDEX.find(Borders(before + said + after))
             if (m.start, m.end) == (len(before), len(before + said))
         }
         if 0 < distance <= typos(alias):
@@ -54,12 +54,12 @@ class TestFind:
             assert alias not in found
 
     def test_only_whole_words(self) -> None:
-        assert [miss.alias for miss in INDEX.find("xmira tovel")] == ["mira tovel"]
-        assert INDEX.find("mira tovolsson") == []
+        assert [miss.alias for miss in INDEX.find(Borders("xmira tovel"))] == ["mira tovel"]
+        assert INDEX.find(Borders("mira tovolsson")) == []
 
     def test_short_aliases_have_none(self) -> None:
-        assert INDEX.find("vokala") == []
+        assert INDEX.find(Borders("vokala")) == []
 
     def test_nothing(self) -> None:
-        assert NearIndex(()).find("mira tovel") == []
-        assert INDEX.find("") == []
+        assert NearIndex(()).find(Borders("mira tovel")) == []
+        assert INDEX.find(Borders("")) == []

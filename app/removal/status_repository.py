@@ -57,7 +57,9 @@ def _history() -> LateralFromClause:
 def _scores() -> ColumnElement[Any]:
     """Return the newest attempt's scores in the order in which they were measured, as documents."""
     any_attempt = VerificationScore.__table__.alias("any_attempt")
-    newest = select(func.max(any_attempt.c.attempt)).where(any_attempt.c.request_id == _lead.c.id)
+    newest = (
+        select(func.max(any_attempt.c.attempt)).where(any_attempt.c.request_id == _lead.c.id).correlate(_lead)
+    )
     parts: list[ColumnElement[Any]] = []
     for name in _SCORE:
         parts += [literal_column(f"'{name}'"), _score.c[name]]

@@ -10,6 +10,7 @@ from sqlalchemy import Row, event, update
 from sqlalchemy.engine import Connection
 
 from app.db.models import RemovalRequest, RequestEvent
+from app.removal.records import Score
 from app.removal.status_repository import StatusRepository
 from tests.service import Service
 
@@ -57,6 +58,24 @@ class TestFind:
         finally:
             event.remove(bind, "before_cursor_execute", note)
         assert len([statement for statement in sent if "removal_requests" in statement]) <= 1
+
+    def test_scores_of_its_own_newest_attempt(self, service: Service) -> None:
+        """Whatever other requests needed."""
+        first, second = service.file("A B")["id"], service.file("C D")["id"]
+        for request_id, attempts in ((first, (1, 2)), (second, (1, 2, 3))):
+            lease = service.work_until(request_id, "train")
+            with service.removal() as removal:
+                for attempt in attempts:
+                    scores = [Score("leak", attempt / 10, 5), Score("mu_rel", 1.0, 5)]
+                    removal.save_scores(request_id, scores, attempt=attempt, token=lease.token)
+        row = found(service, first)
+        assert row is not None
+        assert {(score["metric"], score["value"]) for score in row.scores} == {("leak", 0.2), ("mu_rel", 1.0)}
+
+    def test_scores_before_anything_was_measured(self, service: Service) -> None:
+        row = found(service, service.file()["id"])
+        assert row is not None
+        assert row.scores is None
 
     def test_usual_is_the_median(self, service: Service) -> None:
         """A stage counts from the last time that it was entered, and only where it has ended."""

@@ -1,12 +1,11 @@
 """Where a request is: what clients that wait for one ask again and again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Row
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Row
 
 from app.accounts.principal import Principal
 from app.kit.clock import utcnow
@@ -37,13 +36,13 @@ class _Move:
     message: str
 
 
-def read_status(session: Session, principal: Principal, request_id: str) -> StatusView:
+def read_status(connection: Connection, principal: Principal, request_id: str) -> StatusView:
     """Return where a request is; a linked one shows stage, attempt and scores of the one it follows.
 
     Raises:
         RequestNotFound: no such request, or another tenant's.
     """
-    rows = StatusRepository(session)
+    rows = StatusRepository(connection)
     found = rows.find(request_id, principal.sees) if is_id(request_id, "req") else None
     if found is None:
         raise RequestNotFound("There is no removal request with this id.")
@@ -88,7 +87,7 @@ def _view(row: Row[Any]) -> StatusView:
             TransitionView(state=m.to_state, event=m.event or "", at=m.created_at, reason=m.message or None)
             for m in moves
         ],
-        stages=[StageView(**asdict(stage)) for stage in stages],
+        stages=[StageView.model_validate(stage) for stage in stages],
         scores=[ScoreView(**score) for score in row.scores] if row.scores else None,
         links=Links.of(row.id, row.linked_to_id),
     )

@@ -19,7 +19,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 def found(service: Service, request_id: str, tenant_id: str | None = None) -> Row[Any] | None:
     with service.sessions() as session:
-        return StatusRepository(session).find(request_id, tenant_id)
+        return StatusRepository(session.connection()).find(request_id, tenant_id)
 
 
 def took(service: Service, request_id: str, seconds: Sequence[float]) -> None:
@@ -76,6 +76,18 @@ class TestFind:
         row = found(service, service.file()["id"])
         assert row is not None
         assert row.scores is None
+
+    def test_short_enough_for_the_driver_to_keep(self, service: Service) -> None:
+        """Psycopg reads a statement of more than 4096 characters anew every time."""
+        request_id = service.file()["id"]
+        sent: list[str] = []
+        with service.sessions() as session:
+            connection = session.connection()
+            event.listen(connection, "before_cursor_execute", lambda *given: sent.append(given[2]))
+            StatusRepository(connection).find(request_id, None)
+            StatusRepository(connection).find(request_id, "ten_other")
+        assert len(sent) == 2
+        assert max(map(len, sent)) <= 4096
 
     def test_usual_is_the_median(self, service: Service) -> None:
         """A stage counts from the last time that it was entered, and only where it has ended."""

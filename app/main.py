@@ -20,7 +20,7 @@ from app.api.limits import SMALL_BODY_BYTES, BodyLimit, HeadLimit, SecurityHeade
 from app.api.rates import RateLimits
 from app.audit.checkpoints import CheckpointLoop
 from app.dashboard.rendering import error_page
-from app.db.session import SessionFactory, create_engine_from, reading_factory, session_factory
+from app.db.session import SessionFactory, create_engine_from, reading_engine, session_factory
 from app.kit.logging import configure_logging, get_logger
 from app.kit.tracing import configure_tracing
 from app.settings import Settings, get_settings
@@ -79,8 +79,8 @@ def create_app(settings: Settings | None = None, *, with_engine: bool = True) ->
     database = create_engine_from(settings)
     app.state.settings = settings
     app.state.session_factory = session_factory(database)
-    app.state.reading_factory = reading_factory(database)
-    app.state.keys = LatelySeen(partial(authenticate, app.state.reading_factory))
+    app.state.reading_engine = reading_engine(database)
+    app.state.keys = LatelySeen(partial(authenticate, session_factory(app.state.reading_engine)))
     app.state.with_engine = with_engine
     app.state.rates = RateLimits(settings)
     app.state.engine = None

@@ -43,15 +43,6 @@ async def get_session(request: Request) -> AsyncIterator[Session]:
         session.close()
 
 
-async def get_reader(request: Request) -> AsyncIterator[Session]:
-    """Yield a session for an endpoint that only reads: no transaction is begun, and none committed."""
-    session = cast("SessionFactory", request.app.state.reading_factory)()
-    try:
-        yield session
-    finally:
-        await _in_own_thread(session.close, session)
-
-
 async def _in_own_thread(end: Callable[[], None], session: Session) -> None:
     if session.in_transaction():
         with CancelScope(shield=True):
@@ -104,5 +95,4 @@ def admitted(request: Request, found: Principal, scopes: Sequence[Scope]) -> Pri
 
 
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]
-ReaderDep = Annotated[Session, Depends(get_reader, scope="function")]
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]

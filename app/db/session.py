@@ -59,13 +59,13 @@ def replace_if_ended(connection: DBAPIConnection, _: ConnectionPoolEntry, __: Po
         raise InvalidatePoolError("the database ended the connection")
 
 
-def reading_factory(engine: Engine) -> SessionFactory:
-    """Return a factory of sessions without a transaction, on the same connections: every statement is one.
+def reading_engine(engine: Engine) -> Engine:
+    """Return one without transactions, on the same connections: every statement is one.
 
-    For what reads, or changes a single row: two trips to the database less. At the isolation that the other
-    sessions have (read committed) reading twice shows what has changed in between in either.
+    For what reads, or changes a single row: two trips to the database less. At the isolation that
+    transactions have (read committed) reading twice shows what has changed in between in either.
     """
-    return session_factory(engine.execution_options(isolation_level="AUTOCOMMIT"))
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def session_factory(engine: Engine) -> SessionFactory:

@@ -6,11 +6,13 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
 
 from app.accounts.principal import Principal
-from app.api.deps import ReaderDep, SessionDep, SettingsDep, require
+from app.api.deps import SessionDep, SettingsDep, require
 from app.api.described import links_by_id
 from app.api.intake import Body, body_schema
 from app.api.negotiation import Format, preferred
@@ -55,6 +57,7 @@ from app.removal.schemas import (
     Submission,
 )
 from app.removal.states import State
+from app.removal.status import read_status
 from app.settings import Settings
 
 router = APIRouter(tags=["removal"], route_class=CommittingRoute)
@@ -177,11 +180,15 @@ def get_request(
 @router.get(
     "/requests/{request_id}/status", summary="Where a request is", responses=responses(RequestNotFound)
 )
-def get_status(
-    request_id: RequestId, principal: Readers, session: ReaderDep, settings: SettingsDep
-) -> StatusView:
+async def get_status(request_id: RequestId, principal: Readers, request: Request) -> StatusView:
     """Return state, stage, percent, time of every transition, and scores once they exist."""
-    return ReadingService(session, settings).status(principal, request_id)
+    reading = cast("Engine", request.app.state.reading_engine)
+
+    def read() -> StatusView:
+        with reading.connect() as connection:
+            return read_status(connection, principal, request_id)
+
+    return await run_in_threadpool(read)
 
 
 @router.get(

@@ -71,7 +71,8 @@ class ReadingService:
         Raises:
             RequestNotFound: no such request, or another tenant's.
         """
-        return read_status(self._session, principal, request_id)
+        self._session.flush()  # the ORM does so before its own statements alone
+        return read_status(self._session.connection(), principal, request_id)
 
     def events(
         self, principal: Principal, request_id: str, *, after: int

@@ -204,6 +204,8 @@ class ScoreView(BaseModel):
 class StageView(BaseModel):
     """One of the worker's stages."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     name: str
     progress: Literal["ahead", "current", "done", "stopped"]
     started_at: datetime | None

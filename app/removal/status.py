@@ -1,12 +1,11 @@
 """Where a request is: what clients that wait for one ask again and again."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Row
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Row
 
 from app.accounts.principal import Principal
 from app.kit.clock import utcnow
@@ -14,7 +13,7 @@ from app.kit.ids import is_id
 from app.removal.errors import RequestNotFound
 from app.removal.schemas import Links, ScoreView, StageView, StatusView, TransitionView
 from app.removal.states import ENDED, FINAL, STAGES, WAITING, WORKING, State
-from app.removal.status_repository import StatusRepository
+from app.removal.status_repository import StatusRepository, Usual
 from app.removal.timeline import Stage, remaining_seconds, timeline
 
 _UNPROTECTED = ENDED - {State.FAILED}
@@ -37,27 +36,27 @@ class _Move:
     message: str
 
 
-def read_status(session: Session, principal: Principal, request_id: str) -> StatusView:
+def read_status(connection: Connection, principal: Principal, request_id: str) -> StatusView:
     """Return where a request is; a linked one shows stage, attempt and scores of the one it follows.
 
     Raises:
         RequestNotFound: no such request, or another tenant's.
     """
-    rows = StatusRepository(session)
+    rows = StatusRepository(connection)
     found = rows.find(request_id, principal.sees) if is_id(request_id, "req") else None
     if found is None:
         raise RequestNotFound("There is no removal request with this id.")
-    return _view(found)
+    return _view(found, rows.usual(found.lately))
 
 
-def _view(row: Row[Any]) -> StatusView:
+def _view(row: Row[Any], usual: Usual) -> StatusView:
     state, lead_state = State(row.state), State(row.lead_state)
     moves = _moves(row, row.id)
     stages = timeline(
         moves if row.linked_to_id is None else _moves(row, row.linked_to_id),
         lead_state,
         utcnow(),
-        None if row.usual is None else {_STAGE_OF[State(name)]: s for name, s in row.usual.items()},
+        {_STAGE_OF[State(name)]: seconds for name, seconds in usual.seconds.items()},
     )
     protection: Literal["expert", "interim"] | None = None
     if state not in _UNPROTECTED:
@@ -71,7 +70,7 @@ def _view(row: Row[Any]) -> StatusView:
         stage=row.stage if state in WORKING else None,
         percent=100 if state is State.ACTIVE else row.percent,
         message=row.message,
-        eta=_eta(row, lead_state, stages),
+        eta=_eta(row, lead_state, stages, usual),
         attempt=row.attempt,
         max_attempts=row.max_attempts if isinstance(row.max_attempts, int) else None,
         cancel_requested=row.cancel_requested_at is not None,
@@ -88,7 +87,7 @@ def _view(row: Row[Any]) -> StatusView:
             TransitionView(state=m.to_state, event=m.event or "", at=m.created_at, reason=m.message or None)
             for m in moves
         ],
-        stages=[StageView(**asdict(stage)) for stage in stages],
+        stages=[StageView.model_validate(stage) for stage in stages],
         scores=[ScoreView(**score) for score in row.scores] if row.scores else None,
         links=Links.of(row.id, row.linked_to_id),
     )
@@ -107,7 +106,7 @@ def _activated(moves: Sequence[_Move]) -> datetime | None:
     return next((move.created_at for move in moves if move.to_state == State.ACTIVE), None)
 
 
-def _eta(row: Row[Any], state: State, stages: Sequence[Stage]) -> datetime | None:
+def _eta(row: Row[Any], state: State, stages: Sequence[Stage], usual: Usual) -> datetime | None:
     """What the stages that are left usually take; without a history, this request's own speed so far.
 
     A request that waits for a worker is told by how long others took, their waiting included.
@@ -115,8 +114,7 @@ def _eta(row: Row[Any], state: State, stages: Sequence[Stage]) -> datetime | Non
     now = utcnow()
     queued_at: datetime | None = row.queued_at
     if state is State.QUEUED and queued_at is not None:
-        took: timedelta | None = row.usually_took
-        return None if took is None else max(queued_at + took, now + timedelta(seconds=1))
+        return None if usual.whole is None else max(queued_at + usual.whole, now + timedelta(seconds=1))
     if state not in WORKING:
         return None
     left = remaining_seconds(stages)

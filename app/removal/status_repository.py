@@ -1,14 +1,33 @@
-"""SQL of where a request is: one statement, so that asking again and again costs one trip to the database."""
+"""SQL of where a request is: one statement, so that asking again and again costs one trip to the database.
 
+What is usual is a statement of its own, asked once for each request that becomes active.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Interval, Row, Select, bindparam, case, func, literal_column, select, true, type_coerce
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, distinct_on
+from sqlalchemy import (
+    Connection,
+    Interval,
+    Row,
+    Select,
+    String,
+    any_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    true,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, distinct_on
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from app.db.models import RemovalRequest, RequestEvent, VerificationScore
-from app.db.repository import Repository
 from app.registry.repository import protection_of
 from app.removal.states import WORKING, State
 
@@ -16,27 +35,59 @@ LATELY = 20
 """So many requests that became active last tell what is usual."""
 _request = RemovalRequest.__table__.alias("request")
 _lead = RemovalRequest.__table__.alias("lead")
-_event = RequestEvent.__table__
-_score = VerificationScore.__table__
+_event = RequestEvent.__table__.alias("event")
+_score = VerificationScore.__table__.alias("score")
 _SCORE = ("metric", "value", "n", "low", "high", "threshold", "passed", "reason", "details")
 
 
-class StatusRepository(Repository[RemovalRequest]):
-    """One row with everything that the status of a request tells; columns of tables alone, no objects."""
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """Medians of late: seconds by working state, and the whole time from queue to active."""
 
-    model = RemovalRequest
+    seconds: Mapping[str, float]
+    whole: timedelta | None
+
+
+_NOTHING = Usual({}, None)
+_known: tuple[Sequence[str], Usual] = ((), _NOTHING)
+"""What was usual when this process asked last, and for which events; their ids are no other database's."""
+
+
+class StatusRepository:
+    """One row with everything that the status of a request tells; columns of tables alone, no objects.
+
+    It needs no session: what a session does for objects costs as much as the statement itself.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def find(self, request_id: str, tenant_id: str | None) -> Row[Any] | None:
         """Return the row of a request that `tenant_id` (None: anybody) may see, as it is in the database now.
 
         `of`, `to_state`, `event`, `at` and `words` are its state changes, oldest first, and those of the
-        request that it follows; `scores` are documents; `usual` has the median seconds by working state, and
-        `usually_took` is the median time from queue to active, each only where there is work to come.
+        request that it follows; `scores` are documents; where there is work to come, `lately` is what `usual`
+        goes by.
         """
-        self.session.flush()  # the ORM does so before its own statements alone
         if tenant_id is None:
-            return self.session.execute(_OF_ALL, {"id": request_id}).first()
-        return self.session.execute(_OF_TENANT, {"id": request_id, "tenant_id": tenant_id}).first()
+            return self._connection.execute(_OF_ALL, {"id": request_id}).first()
+        return self._connection.execute(_OF_TENANT, {"id": request_id, "tenant_id": tenant_id}).first()
+
+    def usual(self, lately: Sequence[str] | None) -> Usual:
+        """Return what was usual for the requests that became active by these events, `find`'s `lately`.
+
+        An active request never becomes anything but revoked, so what has been found out of them holds, and is
+        not asked again until others become active.
+        """
+        global _known
+        if not lately:
+            return _NOTHING
+        events, known = _known
+        if events != lately:
+            row = self._connection.execute(_USUAL, {"lately": lately}).one()
+            known = Usual(row.seconds or {}, row.whole)
+            _known = (lately, known)
+        return known
 
 
 def _history() -> LateralFromClause:
@@ -56,8 +107,8 @@ def _history() -> LateralFromClause:
 
 def _scores() -> ColumnElement[Any]:
     """Return the newest attempt's scores in the order in which they were measured, as documents."""
-    any_attempt = VerificationScore.__table__.alias("any_attempt")
-    newest = select(func.max(any_attempt.c.attempt)).where(any_attempt.c.request_id == _lead.c.id)
+    tried = VerificationScore.__table__.alias("tried")
+    newest = select(func.max(tried.c.attempt)).where(tried.c.request_id == _lead.c.id).correlate(_lead)
     parts: list[ColumnElement[Any]] = []
     for name in _SCORE:
         parts += [literal_column(f"'{name}'"), _score.c[name]]
@@ -69,22 +120,35 @@ def _scores() -> ColumnElement[Any]:
     )
 
 
-def _usual() -> ColumnElement[Any]:
-    """Return the median seconds in each working state, over the requests that became active last.
-
-    A state that was entered more than once counts from the last time.
-    """
-    last = (
-        select(_event.c.request_id)
+def _lately() -> ColumnElement[Any]:
+    """Return the ids of the events by which requests became active last."""
+    newest = (
+        select(_event.c.id, _event.c.seq)
         .where(_event.c.event == literal_column("'activate'"))
         .order_by(_event.c.seq.desc())
         .limit(LATELY)
+        .subquery("newest")
+    )
+    return select(func.array_agg(aggregate_order_by(newest.c.id, newest.c.seq))).scalar_subquery()
+
+
+def _usual() -> Select[Any]:
+    """Return the medians over the requests that became active by the events `lately`.
+
+    They are the seconds in each working state, where one that was entered more than once counts from the last
+    time, and the time from queue to active.
+    """
+    reached = (
+        select(_event.c.request_id, (_event.c.created_at - _request.c.queued_at).label("took"))
+        .join_from(_event, _request, _request.c.id == _event.c.request_id)
+        .where(_event.c.id == any_(bindparam("lately", type_=ARRAY(String))))
+        .cte("reached")
     )
     left = func.lead(_event.c.created_at).over(partition_by=_event.c.request_id, order_by=_event.c.seq)
     took = (left - _event.c.created_at).label("took")
     stays = (
         select(_event.c.request_id, _event.c.seq, _event.c.to_state, took)
-        .where(_event.c.request_id.in_(last), _event.c.to_state.is_not(None))
+        .where(_event.c.request_id.in_(select(reached.c.request_id)), _event.c.to_state.is_not(None))
         .subquery("stays")
     )
     newest = (
@@ -100,21 +164,11 @@ def _usual() -> ColumnElement[Any]:
         .group_by(newest.c.to_state)
         .subquery("medians")
     )
-    return select(func.json_object_agg(medians.c.to_state, medians.c.median)).scalar_subquery()
-
-
-def _usually_took() -> ColumnElement[Any]:
-    """Return the median time from queue to active over the requests that became active last."""
-    other = RemovalRequest.__table__.alias("other")
-    reached = (
-        select((_event.c.created_at - other.c.queued_at).label("took"))
-        .join(other, other.c.id == _event.c.request_id)
-        .where(_event.c.event == literal_column("'activate'"), other.c.queued_at.is_not(None))
-        .order_by(_event.c.seq.desc())
-        .limit(LATELY)
-        .subquery("reached")
+    by_state = select(func.json_object_agg(medians.c.to_state, medians.c.median)).scalar_subquery()
+    whole = select(func.percentile_cont(0.5).within_group(reached.c.took)).scalar_subquery()
+    return select(
+        type_coerce(by_state, JSONB).label("seconds"), type_coerce(whole, Interval()).label("whole")
     )
-    return select(func.percentile_cont(0.5).within_group(reached.c.took)).scalar_subquery()
 
 
 def _statement() -> Select[Any]:
@@ -134,8 +188,7 @@ def _statement() -> Select[Any]:
             _lead.c.policy["max_attempts"].label("max_attempts"),
             *history.c,
             type_coerce(_scores(), JSONB).label("scores"),
-            type_coerce(case((queued | working, _usual())), JSONB).label("usual"),
-            type_coerce(case((queued, _usually_took())), Interval()).label("usually_took"),
+            case((queued | working, _lately())).label("lately"),
             since.label("protected_since"),
             by_expert.label("by_expert"),
             by_rule.label("by_rule"),
@@ -147,4 +200,5 @@ def _statement() -> Select[Any]:
 
 
 _OF_ALL = _statement()
+_USUAL = _usual()
 _OF_TENANT = _OF_ALL.where(_request.c.tenant_id == bindparam("tenant_id"))

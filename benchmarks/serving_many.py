@@ -16,6 +16,7 @@ from app import main as application
 from app.api.connections import server_options
 from app.chat.service import ChatEngine
 from app.db.session import SessionFactory
+from app.kit.memory import settle
 from app.lumoe.mllm import MLLM, target_linears
 from app.lumoe.router import Router
 from app.settings import Settings, get_settings
@@ -65,6 +66,7 @@ def main() -> None:
         engine = ChatEngine(settings, mllm, sessions)
         experts = many_experts(mllm, given.experts, given.records)
         engine.local.swap(Router.build(mllm, experts, engine.local.router.generation))
+        settle()
         engine.agent.start()
         return engine
 

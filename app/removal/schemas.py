@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from app.kit.names import PLAIN_TEXT
 from app.removal.records import CLASSES, RecipeName, Score
@@ -259,6 +259,11 @@ class PolicyRules(BaseModel):
     )
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number, and its schema calls 3.0 an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class PolicyChange(BaseModel):
     """A policy that shall be in force from now on: all rules that are set, not only those that change."""
 
@@ -273,7 +278,7 @@ class PolicyChange(BaseModel):
         },
     )
 
-    based_on: int = Field(
+    based_on: Annotated[int, BeforeValidator(_whole)] = Field(
         ge=0, le=2**31 - 1, strict=True, description="`version` of the policy that was looked at before."
     )
     reason: str = Field(

@@ -65,6 +65,12 @@ class TestInForce:
 
 
 class TestChange:
+    def test_a_version_is_any_json_number_that_is_whole(self, service: Service) -> None:
+        answer = put(service, STRICT, based_on=0.0)  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+        for version in (1.5, "1", True, float(2**31)):
+            assert_problem(put(service, STRICT, based_on=version), 422, "invalid-input")  # type: ignore[arg-type]
+
     def test_by_one_tenant_alone(self, service: Service) -> None:
         problem = assert_problem(put(service, STRICT, key=service.operator), 403, "forbidden")
         assert "`root`" in problem["hint"]

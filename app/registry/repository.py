@@ -5,7 +5,6 @@ from datetime import datetime
 
 from sqlalchemy import Exists, ScalarSelect, Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.db.models import (
@@ -43,7 +42,10 @@ def in_generation(span: type[GenerationExpert] | type[InterimProtection], number
     )
 
 
-_NEWEST_SIZE = select(Generation.number, Generation.experts).order_by(Generation.number.desc()).limit(1)
+_GENERATIONS = Generation.__table__
+_NEWEST_SIZE = (
+    select(_GENERATIONS.c.number, _GENERATIONS.c.experts).order_by(_GENERATIONS.c.number.desc()).limit(1)
+)
 
 
 class GenerationRepository(Repository[Generation]):
@@ -348,17 +350,17 @@ class InterimRepository(Repository[InterimProtection]):
 
 
 def _of_same_subject() -> Select[str]:
-    mine, other = aliased(RemovalRequest), aliased(RemovalRequest)
+    held = InterimProtection.__table__
+    mine, other = RemovalRequest.__table__.alias(), RemovalRequest.__table__.alias()
+    same = (mine.c.tenant_id == other.c.tenant_id) & (mine.c.subject_token == other.c.subject_token)
     return (
-        select(InterimProtection.request_id)
-        .join(other, other.id == InterimProtection.request_id)
-        .join(mine, (mine.tenant_id == other.tenant_id) & (mine.subject_token == other.subject_token))
+        select(held.c.request_id)
+        .join(other, other.c.id == held.c.request_id)
+        .join(mine, same)
         .where(
-            mine.id == bindparam("request_id"),
-            other.id != mine.id,
-            InterimProtection.until_generation.is_(None),
+            mine.c.id == bindparam("request_id"), other.c.id != mine.c.id, held.c.until_generation.is_(None)
         )
-        .order_by(InterimProtection.request_id)
+        .order_by(held.c.request_id)
     )
 
 

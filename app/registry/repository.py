@@ -42,7 +42,7 @@ def in_generation(span: type[GenerationExpert] | type[InterimProtection], number
     )
 
 
-_GENERATIONS = Generation.__table__
+_GENERATIONS, _INTERIMS = Generation.__table__, InterimProtection.__table__
 _NEWEST_SIZE = (
     select(_GENERATIONS.c.number, _GENERATIONS.c.experts).order_by(_GENERATIONS.c.number.desc()).limit(1)
 )
@@ -315,10 +315,7 @@ class InterimRepository(Repository[InterimProtection]):
 
     def unconfirmed(self) -> bool:
         """Tell whether some replica may still have to acknowledge one."""
-        return (
-            self.session.execute(select(InterimProtection.id).where(*_UNCONFIRMED).limit(1)).first()
-            is not None
-        )
+        return self.session.execute(_ANY_UNCONFIRMED).first() is not None
 
     def confirm(self, generation: int) -> list[tuple[str, str]]:
         """Note that every live replica serves `generation`.
@@ -327,15 +324,14 @@ class InterimRepository(Repository[InterimProtection]):
         """
         request = RemovalRequest.__table__.c
         rows = self.session.execute(
-            update(InterimProtection)
+            update(_INTERIMS)
             .where(
                 *_UNCONFIRMED,
-                InterimProtection.from_generation <= generation,
-                request.id == InterimProtection.request_id,
+                _INTERIMS.c.from_generation <= generation,
+                request.id == _INTERIMS.c.request_id,
             )
             .values(protected_at=func.clock_timestamp())
-            .returning(InterimProtection.request_id, request.tenant_id)
-            .execution_options(synchronize_session=False)
+            .returning(_INTERIMS.c.request_id, request.tenant_id)
         )
         return sorted((row[0], row[1]) for row in rows)
 
@@ -350,7 +346,7 @@ class InterimRepository(Repository[InterimProtection]):
 
 
 def _of_same_subject() -> Select[str]:
-    held = InterimProtection.__table__
+    held = _INTERIMS
     mine, other = RemovalRequest.__table__.alias(), RemovalRequest.__table__.alias()
     same = (mine.c.tenant_id == other.c.tenant_id) & (mine.c.subject_token == other.c.subject_token)
     return (
@@ -366,9 +362,10 @@ def _of_same_subject() -> Select[str]:
 
 _OF_SAME_SUBJECT = _of_same_subject()
 _UNCONFIRMED = (
-    InterimProtection.protected_at.is_(None),
-    or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),
+    _INTERIMS.c.protected_at.is_(None),
+    or_(_INTERIMS.c.until_generation.is_(None), _INTERIMS.c.ended_by == "publish"),
 )
+_ANY_UNCONFIRMED = select(_INTERIMS.c.id).where(*_UNCONFIRMED).limit(1)
 
 
 def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime | None], Exists, Exists]:
@@ -399,18 +396,18 @@ class ReplicaRepository(Repository[Replica]):
 
     def acknowledge(self, replica_id: str, generation: int) -> None:
         """Note that the replica serves `generation`."""
+        replicas = Replica.__table__
         self.session.execute(
-            update(Replica)
-            .where(Replica.id == replica_id)
+            update(replicas)
+            .where(replicas.c.id == replica_id)
             .values(
                 generation=generation, error=None, error_generation=None, heartbeat_at=func.clock_timestamp()
             )
         )
         if generation > 0:
             self.session.execute(
-                insert(Acknowledgement)
-                .values(generation=generation, replica_id=replica_id)
-                .on_conflict_do_nothing()
+                insert(Acknowledgement.__table__).on_conflict_do_nothing(),
+                {"generation": generation, "replica_id": replica_id},
             )
 
     def failed(self, replica_id: str, generation: int, error: str) -> None:

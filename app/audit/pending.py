@@ -17,7 +17,8 @@ from app.kit.canonical import JsonValue
 from app.kit.clock import rfc3339, utcnow
 
 _PENDING = "lethe.audit.pending"
-_END = select(AuditEvent.seq, AuditEvent.hash).order_by(AuditEvent.seq.desc()).limit(1)
+_EVENTS = AuditEvent.__table__
+_END = select(_EVENTS.c.seq, _EVENTS.c.hash).order_by(_EVENTS.c.seq.desc()).limit(1)
 
 
 def event_content(event: AuditEvent) -> dict[str, JsonValue]:
@@ -59,7 +60,7 @@ def chain(session: Session) -> None:
         draft.seq, draft.created_at, draft.prev_hash = number, utcnow(), last
         last = draft.hash = content_hash(event_content(draft))
         rows.append(values_of(draft))
-    session.execute(insert(AuditEvent.__table__), rows)
+    session.execute(insert(_EVENTS), rows)
 
 
 @event.listens_for(Session, "do_orm_execute")

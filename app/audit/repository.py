@@ -8,6 +8,13 @@ from sqlalchemy.dialects.postgresql import insert
 from app.db.models import AuditCheckpoint, AuditEvent, AuditSalt
 from app.db.repository import Page, Repository
 
+_SALTS = AuditSalt.__table__
+_KEPT_SALT = (
+    insert(_SALTS)
+    .on_conflict_do_update(index_elements=["subject_id"], set_={"salt": _SALTS.c.salt})
+    .returning(_SALTS.c.salt)
+)
+
 
 class AuditRepository(Repository[AuditEvent]):
     """Events in chain order, with what the transaction has appended, and the salts of the tokens in them."""
@@ -77,9 +84,8 @@ class AuditRepository(Repository[AuditEvent]):
 
     def salt(self, subject_id: str, fresh: bytes) -> bytes:
         """Return the subject's salt, stored as `fresh` if there was none."""
-        offered = insert(AuditSalt).values(subject_id=subject_id, salt=fresh)
-        kept = offered.on_conflict_do_update(index_elements=["subject_id"], set_={"salt": AuditSalt.salt})
-        return self.session.execute(kept.returning(AuditSalt.salt)).scalar_one()
+        kept: bytes = self.session.execute(_KEPT_SALT, {"subject_id": subject_id, "salt": fresh}).scalar_one()
+        return kept
 
     def forget_salt(self, subject_id: str) -> bool:
         """Delete the subject's salt, and tell whether there was one."""

@@ -88,6 +88,7 @@ class RemovalRequest(Base):
             postgresql_where=text(f"linked_to_id IS NULL AND state NOT IN {_ENDED}"),
         ),
         Index("ix_removal_requests_tenant_id_id", "tenant_id", "id"),
+        Index("ix_removal_requests_tenant_id_subject_token", "tenant_id", "subject_token"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

@@ -194,19 +194,20 @@ class GenerationWriter:
 
 def announce_after_commit(session: Session, redis_url: str, generation: int) -> None:
     """Wake the replicas once this transaction is committed. Redis only wakes: they poll as well."""
-    session.info[_PENDING] = generation
+    session.info[_PENDING] = redis_url, generation
 
-    def announce(committed: Session) -> None:
-        number = committed.info.pop(_PENDING, None)
-        if number is None:
-            return
-        try:
-            shared_wake_client(redis_url).publish(CHANNEL, str(number))
-        except redis.RedisError as error:
-            _log.warning("replicas not woken, they will poll", generation=number, error=type(error).__name__)
 
-    def forget(rolled_back: Session) -> None:
-        rolled_back.info.pop(_PENDING, None)
+@event.listens_for(Session, "after_commit")
+def _announce(committed: Session) -> None:
+    redis_url, number = committed.info.pop(_PENDING, (None, 0))
+    if redis_url is None:
+        return
+    try:
+        shared_wake_client(redis_url).publish(CHANNEL, str(number))
+    except redis.RedisError as error:
+        _log.warning("replicas not woken, they will poll", generation=number, error=type(error).__name__)
 
-    event.listen(session, "after_commit", announce, once=True)
-    event.listen(session, "after_rollback", forget, once=True)
+
+@event.listens_for(Session, "after_rollback")
+def _forget(rolled_back: Session) -> None:
+    rolled_back.info.pop(_PENDING, None)

@@ -23,7 +23,7 @@ _log = get_logger("replica")
 _LONG_GONE_SECONDS = 24 * 3600.0
 _LISTEN_SECONDS = 0.5
 _RECONNECT_SECONDS = 1.0
-_LONGEST_REST_SECONDS = 0.1
+_REST_SECONDS = 0.1
 
 
 class ReplicaAgent:
@@ -193,24 +193,25 @@ class ReplicaAgent:
                 _log.exception("heartbeat failed")
 
     def _follow(self) -> None:
-        """Follow the registry, and rest after each step for as long as it computed, though not for long.
+        """Follow the registry, and rest after each step that there was anything to do in.
 
         Whoever comes alone waits for nothing. Where one generation follows another without a pause, a step
-        takes several at once, and leaves those who file and ask a share of the interpreter.
+        takes several at once: most of what a step computes is the same for one subject as for many.
         """
         while not self._stop.is_set():
             self._woken.wait(self._settings.registry_poll_seconds)
             self._woken.clear()
             if self._stop.is_set():
                 return
-            began = time.thread_time()
+            before, idle = self._acknowledged, False
             try:
-                self.sync()
+                idle = self.sync() and self._acknowledged == before
             except SQLAlchemyError as error:
                 _log.warning("registry not reachable", error=type(error).__name__)
             except Exception:  # or it would serve an old generation for ever, and look alive
                 _log.exception("registry not followed")
-            self._stop.wait(min(time.thread_time() - began, _LONGEST_REST_SECONDS))
+            if not idle:
+                self._stop.wait(_REST_SECONDS)
 
     def _listen(self) -> None:
         """Wake the other thread at every message. Without Redis it wakes by itself at every interval."""

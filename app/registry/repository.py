@@ -16,7 +16,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.db.models import (
@@ -56,6 +55,7 @@ def in_generation(
     )
 
 
+_GENERATIONS, _INTERIMS = Generation.__table__, InterimProtection.__table__
 _NUMBER: BindParameter[int] = bindparam("number")
 # What every replica executes at every generation is made once.
 _OF = Expert.__table__.c
@@ -66,11 +66,13 @@ _ROWS = (
     .order_by(_OF.id)
 )
 _REFUSED = (
-    select(InterimProtection.__table__.c.id, InterimProtection.__table__.c.request_id)
+    select(_INTERIMS.c.id, _INTERIMS.c.request_id)
     .where(in_generation(InterimProtection, _NUMBER))
-    .order_by(InterimProtection.__table__.c.id)
+    .order_by(_INTERIMS.c.id)
 )
-_NEWEST_SIZE = select(Generation.number, Generation.experts).order_by(Generation.number.desc()).limit(1)
+_NEWEST_SIZE = (
+    select(_GENERATIONS.c.number, _GENERATIONS.c.experts).order_by(_GENERATIONS.c.number.desc()).limit(1)
+)
 
 
 class GenerationRepository(Repository[Generation]):
@@ -335,15 +337,14 @@ class InterimRepository(Repository[InterimProtection]):
         """
         request = RemovalRequest.__table__.c
         rows = self.session.execute(
-            update(InterimProtection)
+            update(_INTERIMS)
             .where(
                 *_UNCONFIRMED,
-                InterimProtection.from_generation <= generation,
-                request.id == InterimProtection.request_id,
+                _INTERIMS.c.from_generation <= generation,
+                request.id == _INTERIMS.c.request_id,
             )
             .values(protected_at=func.clock_timestamp())
-            .returning(InterimProtection.request_id, request.tenant_id)
-            .execution_options(synchronize_session=False)
+            .returning(_INTERIMS.c.request_id, request.tenant_id)
         )
         return sorted((row[0], row[1]) for row in rows)
 
@@ -358,26 +359,26 @@ class InterimRepository(Repository[InterimProtection]):
 
 
 def _of_same_subject() -> Select[str]:
-    mine, other = aliased(RemovalRequest), aliased(RemovalRequest)
+    held = _INTERIMS
+    mine, other = RemovalRequest.__table__.alias(), RemovalRequest.__table__.alias()
+    same = (mine.c.tenant_id == other.c.tenant_id) & (mine.c.subject_token == other.c.subject_token)
     return (
-        select(InterimProtection.request_id)
-        .join(other, other.id == InterimProtection.request_id)
-        .join(mine, (mine.tenant_id == other.tenant_id) & (mine.subject_token == other.subject_token))
+        select(held.c.request_id)
+        .join(other, other.c.id == held.c.request_id)
+        .join(mine, same)
         .where(
-            mine.id == bindparam("request_id"),
-            other.id != mine.id,
-            InterimProtection.until_generation.is_(None),
+            mine.c.id == bindparam("request_id"), other.c.id != mine.c.id, held.c.until_generation.is_(None)
         )
-        .order_by(InterimProtection.request_id)
+        .order_by(held.c.request_id)
     )
 
 
 _OF_SAME_SUBJECT = _of_same_subject()
 _UNCONFIRMED = (
-    InterimProtection.protected_at.is_(None),
-    or_(InterimProtection.until_generation.is_(None), InterimProtection.ended_by == "publish"),
+    _INTERIMS.c.protected_at.is_(None),
+    or_(_INTERIMS.c.until_generation.is_(None), _INTERIMS.c.ended_by == "publish"),
 )
-_ANY_UNCONFIRMED = select(InterimProtection.id).where(*_UNCONFIRMED).limit(1)
+_ANY_UNCONFIRMED = select(_INTERIMS.c.id).where(*_UNCONFIRMED).limit(1)
 
 
 def protection_of(request_id: ColumnElement[str]) -> tuple[ScalarSelect[datetime | None], Exists, Exists]:

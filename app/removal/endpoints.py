@@ -90,7 +90,7 @@ _FILED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _idempotency_key(
+async def _idempotency_key(
     value: Annotated[
         str | None,
         Header(alias="Idempotency-Key", description="Makes repeating the request safe; 1 to 255 characters."),

@@ -28,6 +28,8 @@ RULES = tuple(PolicyRules.model_fields)
 
 
 _NEWEST = select(PolicyVersion).order_by(PolicyVersion.version.desc()).limit(1)
+_VERSIONS = PolicyVersion.__table__
+_RULES = select(_VERSIONS.c.version, _VERSIONS.c.rules).order_by(_VERSIONS.c.version.desc()).limit(1)
 
 
 class PolicyRepository(Repository[PolicyVersion]):
@@ -38,6 +40,11 @@ class PolicyRepository(Repository[PolicyVersion]):
     def newest(self) -> PolicyVersion | None:
         """Return the newest version; None while only the settings count."""
         return self.session.scalars(_NEWEST).first()
+
+    def rules(self) -> tuple[int, Mapping[str, JsonValue]]:
+        """Return the newest version's number and rules; (0, none) while only the settings count."""
+        row = self.session.execute(_RULES).first()
+        return (row[0], row[1]) if row is not None else (0, {})
 
     def history(self, *, after: int | None, limit: int) -> Page[PolicyVersion]:
         """Return versions, newest first."""
@@ -62,16 +69,13 @@ class PolicyService:
         self._session = session
         self._settings = settings
         self._rows = PolicyRepository(session)
-        self._read: tuple[PolicyVersion | None] | None = None  # in this transaction, by `in_force`
+        self._read: tuple[int, Mapping[str, JsonValue]] | None = None  # in this transaction, by `in_force`
 
     def in_force(self, model_fingerprint: str | None = None) -> Policy:
         """Return the policy that an approval takes its snapshot of now."""
         if self._read is None:
-            self._read = (self._rows.newest(),)
-        (newest,) = self._read
-        if newest is None:
-            return Policy.of(self._settings, model_fingerprint)
-        return Policy.of(self._settings, model_fingerprint).under(newest.version, newest.rules)
+            self._read = self._rows.rules()
+        return Policy.of(self._settings, model_fingerprint).under(*self._read)
 
     def view(self) -> PolicyView:
         """Return the rules in force, and who set which of them."""
@@ -122,7 +126,7 @@ class PolicyService:
                 changed_by=principal.key_id,
             )
         )
-        self._read = (made,)
+        self._read = made.version, made.rules
         self._audit(made, rules)
         return self.view()
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Interval, Select, bindparam, delete, exists, func, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import ColumnElement
 
 from app.db.models import (
     AuditEvent,
@@ -29,21 +30,22 @@ from app.removal.states import ENDED
 
 _ENDED = [state.value for state in ENDED]
 _REQUESTS = RemovalRequest.__table__
+_REPLICAS = Replica.__table__
 _OPEN_FOR_SUBJECT = (
-    select(RemovalRequest)
+    select(_REQUESTS.c.id)
     .where(
-        RemovalRequest.tenant_id == bindparam("tenant_id"),
-        RemovalRequest.subject_token == bindparam("subject_token"),
-        RemovalRequest.linked_to_id.is_(None),
-        RemovalRequest.state.not_in(_ENDED),
+        _REQUESTS.c.tenant_id == bindparam("tenant_id"),
+        _REQUESTS.c.subject_token == bindparam("subject_token"),
+        _REQUESTS.c.linked_to_id.is_(None),
+        _REQUESTS.c.state.not_in(_ENDED),
     )
     .limit(1)
     .with_for_update()
 )
 _SERVING_FINGERPRINT = (
-    select(Replica.model_fingerprint)
-    .where(Replica.model_fingerprint.is_not(None), Replica.stopped_at.is_(None))
-    .order_by(Replica.heartbeat_at.desc())
+    select(_REPLICAS.c.model_fingerprint)
+    .where(_REPLICAS.c.model_fingerprint.is_not(None), _REPLICAS.c.stopped_at.is_(None))
+    .order_by(_REPLICAS.c.heartbeat_at.desc())
     .limit(1)
 )
 
@@ -100,7 +102,8 @@ class RequestRepository(Repository[RemovalRequest]):
     def open_for_subject(self, tenant_id: str, subject_token: str) -> RemovalRequest | None:
         """Return the request that already stands for this subject, locked."""
         asked = {"tenant_id": tenant_id, "subject_token": subject_token}
-        return self.session.scalars(_OPEN_FOR_SUBJECT, asked).first()
+        request_id = self.session.execute(_OPEN_FOR_SUBJECT, asked).scalar()
+        return None if request_id is None else self.get(request_id)
 
     def followers(self, request_id: str) -> Sequence[RemovalRequest]:
         """Return the requests linked to this one that still stand, locked, oldest first."""
@@ -131,7 +134,10 @@ class RequestRepository(Repository[RemovalRequest]):
 
     def create(self, request: RemovalRequest, **values: object) -> None:
         """Insert a request, with `values` in place of what is set; it is no object of the session's."""
-        self.session.execute(insert(_REQUESTS).values(values_of(request) | values))
+        written = values_of(request) | values
+        computed = {name: value for name, value in written.items() if isinstance(value, ColumnElement)}
+        given = {name: value for name, value in written.items() if name not in computed}
+        self.session.execute(insert(_REQUESTS).values(computed), given)
 
     def move(self, request_id: str, from_state: str, to_state: str, **values: object) -> bool:
         """Change the state, and other columns with it, if it still is `from_state`; tell whether it was."""

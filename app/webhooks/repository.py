@@ -16,11 +16,12 @@ _EACH = 2
 """So many messages of one webhook are taken at a time, so that a slow receiver leaves room for the others."""
 
 
+_WEBHOOKS, _TENANTS = Webhook.__table__, Tenant.__table__
 _TO_BE_TOLD = (
-    select(Webhook.id)
-    .join(Tenant, Tenant.id == Webhook.tenant_id)
-    .where(or_(Webhook.tenant_id == bindparam("tenant_id"), Tenant.name == bindparam("root")))
-    .order_by(Webhook.id)
+    select(_WEBHOOKS.c.id)
+    .join(_TENANTS, _TENANTS.c.id == _WEBHOOKS.c.tenant_id)
+    .where(or_(_WEBHOOKS.c.tenant_id == bindparam("tenant_id"), _TENANTS.c.name == bindparam("root")))
+    .order_by(_WEBHOOKS.c.id)
 )
 
 

@@ -89,23 +89,31 @@ def test_follows_when_woken(service: Service, agent: ReplicaAgent, loader: Loade
 def test_what_comes_while_it_rests_is_one_step(
     service: Service, agent: ReplicaAgent, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step that has computed leaves others as long; what comes meanwhile is applied together."""
+    """After a step it rests; what comes meanwhile is applied together."""
     agent.start()
     time.sleep(0.3)  # subscribed by now
-    with monkeypatch.context() as busy:
-        clock = iter(range(1_000_000))
-        busy.setattr(
-            "app.registry.replica.time",
-            SimpleNamespace(monotonic=time.monotonic, thread_time=lambda: float(next(clock))),
-        )
-        busy.setattr("app.registry.replica._LONGEST_REST_SECONDS", 1.0)
-        published(service, "A B", "exp_a")
-        assert eventually(lambda: agent.generation == 2)
-        for name in ("C D", "E F", "G H"):
-            service.file(name)
-        assert eventually(lambda: agent.generation == 5)
+    monkeypatch.setattr("app.registry.replica._REST_SECONDS", 1.0)
+    published(service, "A B", "exp_a")
+    assert eventually(lambda: agent.generation == 2)
+    for name in ("C D", "E F", "G H"):
+        service.file(name)
+    assert eventually(lambda: agent.generation == 5)
     assert [generation for generation, _ in loader.applied][-1] == 5
     assert len(loader.applied) <= 4
+
+
+def test_whoever_comes_alone_waits_for_no_rest(
+    service: Service, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking, and finding nothing new, is no step to rest after."""
+    monkeypatch.setattr("app.registry.replica._REST_SECONDS", 30.0)
+    settings = service.settings.model_copy(update={"registry_poll_seconds": 0.02})
+    agent = ReplicaAgent(service.sessions, settings, wake_client("redis://127.0.0.1:1/0"), loader)
+    agent.start()
+    time.sleep(0.3)  # it has looked several times by now
+    published(service, "A B", "exp_a")
+    assert eventually(lambda: agent.generation > 0)
+    agent.stop()
 
 
 def test_follows_without_redis(service: Service, loader: Loader) -> None:

@@ -21,8 +21,8 @@ from rich.console import Console
 from torch import Tensor
 
 from app.lumoe.demo import general
-from app.lumoe.mllm import MLLM, target_linears
-from app.lumoe.onednn import OneDnnLinear, leave_to_torch, use_onednn
+from app.lumoe.mllm import MLLM
+from app.lumoe.onednn import leave_to_torch, use_onednn
 from app.lumoe.types import Conversation
 from app.lumoe.writers import Held, LocalWriter, bank_of
 from benchmarks.serving_figures import Spread, Times, in_turn, ratios, spread
@@ -302,8 +302,7 @@ def machine(mllm: MLLM) -> dict[str, float]:
     small = torch.nn.Linear(side, side, bias=False, device=device, dtype=dtype)
     vector = torch.randn(1, 8192, device=device).to(dtype)
     square = torch.randn(side, side, device=device).to(dtype)
-    if isinstance(next(iter(target_linears(mllm.network).values())), OneDnnLinear):
-        use_onednn(torch.nn.ModuleList([large, small]))
+    use_onednn(torch.nn.ModuleList([large, small]))
 
     def settle() -> None:
         if device.type == "cuda":

@@ -39,9 +39,8 @@ class OneDnnLinear(nn.Linear):
             return nn.functional.linear(input, self.weight, self.bias)
         rows = input.numel() // self.in_features
         if self.bias is None and rows in _TURNED:
-            turned: Tensor = _operator()(
-                self.weight, input.reshape(rows, -1).contiguous(), None, "none", [], ""
-            )
+            x = input.reshape(rows, -1).contiguous()  # or oneDNN takes its reference code, for half a second
+            turned: Tensor = _operator()(self.weight, x, None, "none", [], "")
             return turned.t().contiguous().view(*input.shape[:-1], self.out_features)
         output: Tensor = _operator()(input, self.weight, self.bias, "none", [], "")
         return output
@@ -57,7 +56,7 @@ def use_onednn(model: nn.Module) -> int:
         return 0
     changed = 0
     for module in model.modules():
-        if type(module) is nn.Linear and module.weight.is_cpu and module.weight.dtype == torch.float32:
+        if type(module) is nn.Linear and _suits(module.weight):
             module.__class__ = OneDnnLinear
             changed += 1
     return changed
@@ -69,6 +68,10 @@ def leave_to_torch(model: _Model) -> _Model:
         if type(module) is OneDnnLinear:
             module.__class__ = nn.Linear  # type: ignore[assignment]  # each has its superclass's attributes
     return model
+
+
+def _suits(weight: Tensor) -> bool:
+    return weight.is_cpu and weight.dtype == torch.float32 and weight.is_contiguous()
 
 
 @cache

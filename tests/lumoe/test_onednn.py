@@ -70,6 +70,34 @@ def test_inputs_of_any_layout(calls: list[tuple[int, ...]]) -> None:
 
 
 @available
+@pytest.mark.parametrize("rows", [6, 16, 32])
+def test_the_last_of_several_positions_lies_in_one_piece_where_it_must(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second matrix that does not takes oneDNN half a second."""
+    layer, operator, seconds = a_layer(bias=False), onednn._operator(), list[Tensor]()
+    use_onednn(layer)
+
+    def seen(x: Tensor, weight: Tensor, *more: object) -> Tensor:
+        seconds.append(weight)
+        found: Tensor = operator(x, weight, *more)
+        return found
+
+    monkeypatch.setattr(onednn, "_operator", lambda: seen)
+    x = torch.randn(rows, 3, 800)[:, -1:]
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight), atol=1e-5, rtol=1e-5)
+    assert [second.is_contiguous() for second in seconds] == [True]
+
+
+@available
+def test_weights_that_do_not_lie_in_one_piece_are_left_to_torch() -> None:
+    layer = a_layer()
+    layer.weight = nn.Parameter(torch.randn(800, 900).T, requires_grad=False)
+    assert use_onednn(layer) == 0
+
+
+@available
 def test_where_it_is_slower_or_impossible_torch_multiplies(calls: list[tuple[int, ...]]) -> None:
     small, large = a_layer(64, 64), a_layer()
     assert use_onednn(nn.Sequential(small, large)) == 2
